@@ -1,0 +1,1 @@
+"""Callsheet: a self-hosted gateway for generative-video jobs."""
