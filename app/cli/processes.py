@@ -1,0 +1,101 @@
+"""callsheet serve, work, migrate, simulate: one process each, against one DATABASE_URL."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from app import logs
+from app.settings import Settings, SettingsError
+
+
+def serve(*, host: str | None = None, port: int | None = None) -> None:
+    """
+    Serve the HTTP API.
+
+    Parameters
+    ----------
+    host
+        Address to listen on instead of HOST.
+    port
+        Port to listen on instead of PORT.
+    """
+    import uvicorn  # noqa: PLC0415
+
+    from app.main import create_app  # noqa: PLC0415
+
+    settings = _settings(host=host, port=port)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=4,
+    )
+
+
+def work() -> None:
+    """Run the background loops: submit to fal, ask fal."""
+    from app.wiring import opened  # noqa: PLC0415
+    from app.worker import work as run_loops  # noqa: PLC0415
+
+    settings = _settings()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with opened(settings) as parts:
+            await run_loops(parts, stop)
+
+    asyncio.run(run())
+
+
+def migrate() -> None:
+    """Bring the database's tables to this version; run it before the new version starts."""
+    from app.migrate import upgrade  # noqa: PLC0415
+
+    settings = _settings()
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL: is needed here; `callsheet up` brings a Postgres of its own")
+    upgrade(settings.database_url.get_secret_value())
+    print("The database is at this version.")
+
+
+def simulate(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(env_var="SIMULATOR_PORT")] = 8001,
+    data: Path | None = None,
+    public_url: str | None = None,
+) -> None:
+    """
+    Run fal in a box: the same HTTP API, real videos of a test picture, no money spent.
+
+    Parameters
+    ----------
+    host
+        Address to listen on.
+    port
+        Port to listen on.
+    data
+        Folder to keep its books and videos in; without it they end with the process.
+    public_url
+        How callers reach it, if not by host and port.
+    """
+    from app.simulator.config import SimulatorConfig  # noqa: PLC0415
+    from app.simulator.serve import serve as serve_simulator  # noqa: PLC0415
+
+    logs.setup()
+    config = SimulatorConfig(public_url=public_url or f"http://{host}:{port}", data_dir=data)
+    asyncio.run(serve_simulator(config, host, port))
+
+
+def _settings(**given: object) -> Settings:
+    settings = Settings.read(**{name: value for name, value in given.items() if value is not None})
+    logs.setup(settings.log_level, json=settings.log_json)
+    return settings

@@ -1,0 +1,88 @@
+"""callsheet tenants create, list, deposit."""
+
+from decimal import Decimal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import money
+from app.billing import ledger
+from app.billing.tables import Account
+from app.cli.database import in_database, tenant_named
+from app.cli.trouble import Trouble
+from app.tenants import minting
+from app.tenants.tables import Tenant
+
+
+def create(name: str, /, *, credit_limit: str | None = None) -> None:
+    """
+    Make a tenant with an account of its own.
+
+    Parameters
+    ----------
+    name
+        Short name: small letters, digits, - and _.
+    credit_limit
+        How far it may go below zero, in USD; 0 for prepaid only, leave it out for no limit.
+    """
+    limit = _amount("--credit-limit", credit_limit) if credit_limit is not None else None
+
+    async def make(session: AsyncSession) -> None:
+        tenant_id = await minting.ensure_tenant(session, name)
+        await ledger.open_account(session, tenant_id, credit_limit=limit)
+
+    in_database(make)
+    print(f"Tenant {name} is there; make it a key with `callsheet keys create NAME --tenant {name}`.")
+
+
+def show() -> None:
+    """List all tenants with their balances, in USD."""
+
+    async def read(session: AsyncSession) -> list[tuple[str, Account]]:
+        by_name = select(Tenant.name, Account).join(Account, Account.tenant_id == Tenant.id).order_by(Tenant.name)
+        return [(name, account) for name, account in (await session.execute(by_name)).all()]
+
+    table = Table("tenant", "available", "held", "spent", "credit limit", box=box.SIMPLE_HEAD)
+    for name, account in in_database(read):
+        sides = [money.to_text(amount) for amount in (account.available, account.held, account.spent)]
+        limit = "none" if account.credit_limit is None else money.to_text(account.credit_limit)
+        table.add_row(name, *sides, limit)
+    Console().print(table)
+
+
+def deposit(tenant: str, amount: str, /, *, note: str = "deposit") -> None:
+    """
+    Put money into a tenant's account.
+
+    Parameters
+    ----------
+    tenant
+        The tenant's name.
+    amount
+        USD, such as 25 or 25.50.
+    note
+        Why, for the ledger.
+    """
+    value = _amount("amount", amount)
+    if value == 0:
+        raise Trouble("amount: must be above 0")
+
+    async def put(session: AsyncSession) -> Decimal:
+        owner = await tenant_named(session, tenant)
+        await ledger.deposit(session, owner.id, value, note)
+        return (await session.scalars(select(Account.available).where(Account.tenant_id == owner.id))).one()
+
+    print(f"{tenant} has {money.to_text(in_database(put))} USD available.")
+
+
+def _amount(name: str, text: str) -> Decimal:
+    try:
+        value = money.parse(text)
+    except ValueError:
+        raise Trouble(f"{name}: must be an amount such as 25 or 25.50") from None
+    if value < 0 or value > Decimal(1_000_000_000):
+        raise Trouble(f"{name}: must be between 0 and 1000000000")
+    return value

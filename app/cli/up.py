@@ -1,0 +1,253 @@
+"""callsheet up: Postgres, API, worker and, without a FAL_KEY, fal's simulator, all with one command."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, Final
+from uuid import UUID, uuid4
+
+import structlog
+import uvicorn
+from cyclopts import Parameter
+from fastapi import FastAPI
+from rich.console import Console
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import logs
+from app.billing import ledger
+from app.cli.running import Running, write_private
+from app.cli.trouble import Exit, Trouble
+from app.db import Database
+from app.fal.client import Unanswered
+from app.main import create_app
+from app.migrate import upgrade
+from app.postgres import EmbeddedPostgres
+from app.settings import Settings
+from app.tenants import auth, minting
+from app.wiring import Parts, opened
+from app.worker import work
+
+log = structlog.get_logger()
+
+STOP_S: Final = 2
+WATCH_S: Final = 0.5
+PROMPT: Final = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
+MODEL: Final = "fal-ai/kling-video/o3/4k/text-to-video"
+
+
+def up(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    data: Path | None = None,
+    simulator_port: Annotated[int, Parameter(env_var="SIMULATOR_PORT")] = 8001,
+) -> None:
+    """
+    Start everything and say what to try.
+
+    Parameters
+    ----------
+    host
+        Address to listen on instead of HOST.
+    port
+        Port to listen on instead of PORT.
+    data
+        Folder for database and files instead of DATA.
+    simulator_port
+        Port of fal's simulator, which runs when FAL_KEY is not set.
+    """
+    given = {name: value for name, value in {"host": host, "port": port, "data": data}.items() if value is not None}
+    settings = Settings.read(**given)
+    logs.setup("WARNING" if Console().is_terminal else settings.log_level, json=settings.log_json)
+    for name, wanted in (
+        ("PORT", settings.port),
+        ("SIMULATOR_PORT", 0 if settings.fal_key else simulator_port),
+    ):
+        _ensure_free(settings.host, wanted, name)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    postgres = None if settings.database_url else EmbeddedPostgres(settings.data.resolve() / "postgres")
+    try:
+        # Started from the main thread: Postgres is told to stop when the thread that started it ends.
+        url = postgres.start() if postgres else _given_url(settings)
+        upgrade(url)
+        in_force = _in_force(settings, url, simulator_port)
+        asyncio.run(_run(in_force, postgres, None if settings.fal_key else simulator_port))
+    finally:
+        Running.forget(settings.data)
+        if postgres:
+            postgres.stop()
+
+
+def _given_url(settings: Settings) -> str:
+    assert settings.database_url is not None  # noqa: S101 - the caller looked
+    return settings.database_url.get_secret_value()
+
+
+def _in_force(settings: Settings, url: str, simulator_port: int) -> Settings:
+    given: dict[str, Any] = {**settings.model_dump(exclude_unset=True), "database_url": url}
+    if settings.fal_key is None:
+        fal = f"http://127.0.0.1:{simulator_port}"
+        given |= {
+            "fal_key": "simulator",
+            "fal_queue_url": f"{fal}/queue",
+            "fal_jwks_url": f"{fal}/rest/.well-known/jwks.json",
+            "public_url": f"http://127.0.0.1:{settings.port}",
+            "allow_private_outputs": True,
+            "progress_s": 1.0,
+        }
+    return Settings.read(**given)
+
+
+async def _run(settings: Settings, postgres: EmbeddedPostgres | None, simulator_port: int | None) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        if simulator_port is not None:
+            await stack.enter_async_context(
+                Served(_simulator(settings.data, simulator_port), "127.0.0.1", simulator_port)
+            )
+        parts = await stack.enter_async_context(opened(settings))
+        if simulator_port is None:
+            await _check_key(parts)
+        key = await _own_key(parts.db, settings.data)
+        await stack.enter_async_context(Served(create_app(settings), settings.host, settings.port))
+        working = asyncio.create_task(work(parts, stop))
+        running = Running(
+            url=f"http://{_reachable(settings.host)}:{settings.port}",
+            api_key=key,
+            simulator_url=f"http://127.0.0.1:{simulator_port}" if simulator_port is not None else None,
+            pid=os.getpid(),
+        )
+        running.write(settings.data)
+        _welcome(running, settings.data)
+        await _watch(postgres, stop)
+        await working
+
+
+class Served:
+    """An ASGI app on a port, for as long as the block runs."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_S,
+        )
+        self._server = uvicorn.Server(config)
+        # Signals are ours: every part has to stop, not only this one.
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._serving = asyncio.create_task(self._server._serve())  # noqa: SLF001 - serve() would take the signals
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+                raise Trouble("The HTTP server could not start; its log line says why.")
+            await asyncio.sleep(0.005)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+
+def _simulator(data: Path, port: int) -> FastAPI:
+    from app.simulator.app import create_simulator  # noqa: PLC0415 - brings the video encoder
+    from app.simulator.config import SimulatorConfig  # noqa: PLC0415
+
+    return create_simulator(SimulatorConfig(public_url=f"http://127.0.0.1:{port}", data_dir=data / "simulator"))
+
+
+async def _watch(postgres: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
+    """Until *stop*: start Postgres again if it was killed; what was committed is still there."""
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+        except TimeoutError:
+            if postgres is not None and not postgres.is_alive():
+                log.warning("postgres_gone")
+                postgres.start()
+                log.warning("postgres_started_again")
+
+
+async def _check_key(parts: Parts) -> None:
+    """One question that costs nothing: fal answers 404 about an unknown request if the key is good."""
+    try:
+        await parts.fal.status(MODEL, str(uuid4()), None)
+    except Unanswered as error:
+        if str(error) in {"status code 401", "status code 403"}:
+            raise Trouble(f"FAL_KEY: fal refuses this key ({error}); see fal.ai/dashboard/keys") from None
+        if not str(error).startswith("status code"):
+            log.warning("fal_unreachable", why=str(error))
+
+
+async def _own_key(db: Database, data: Path) -> str:
+    """The key that `up` made for this data folder, made anew if it is gone or no longer works."""
+    kept = data / "api_key"
+
+    async def find_or_make(session: AsyncSession) -> str:
+        text = kept.read_text(encoding="utf-8").strip() if kept.exists() else ""
+        if text and await auth.find(session, text):
+            return text
+        tenant_id: UUID = await minting.ensure_tenant(session, "default")
+        await ledger.open_account(session, tenant_id)
+        return await minting.create_key(session, tenant_id, name="made by callsheet up")
+
+    key = await db.run(find_or_make)
+    write_private(kept, key + "\n")
+    return key
+
+
+def _welcome(running: Running, data: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    console.print(f"[bold]Callsheet is up[/bold] at {running.url}", markup=True)
+    if running.simulator_url:
+        console.print(
+            f"  fal        [yellow]the simulator[/yellow] at {running.simulator_url}/simulator: "
+            "no money is spent; set FAL_KEY to use fal"
+        )
+    else:
+        console.print("  fal        [bold]the real one[/bold]: orders cost money")
+    console.print(f"  API docs   {running.url}/docs")
+    console.print(f"  your key   {running.api_key}")
+    console.print("\nOrder a video and follow it to its file and price, in another terminal:\n")
+    folder = "" if data == Path(".callsheet") else f" --data {data}"
+    quoted = PROMPT.replace("'", "'\\''")
+    console.print(
+        f"  {_own_command()} jobs submit {MODEL}{folder} -i prompt='{quoted}' -i duration=5 -i aspect_ratio=16:9"
+        " --watch --output mecha.mp4\n",
+        markup=False,
+    )
+    console.print("Ctrl-C stops everything.")
+
+
+def _own_command() -> str:
+    found = Path(".venv/bin/callsheet")
+    return str(found) if found.exists() else "callsheet"
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - only compared with
+
+
+def _ensure_free(host: str, port: int, name: str) -> None:
+    if port == 0:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Trouble(
+                f"{name}: {port} on {host} can't be had ({error.strerror}); give another: make run {name}={port + 10}",
+                Exit.REFUSED,
+            ) from None

@@ -1,0 +1,95 @@
+"""Postgres: the base of all tables, the engine, and the one way to run a transaction."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import uuid_utils.compat
+from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+T = TypeVar("T")
+
+# Serialization failure and deadlock: Postgres says "again", and nothing was written.
+AGAIN: Final = frozenset({"40001", "40P01"})
+TRIES: Final = 8
+
+
+class Base(DeclarativeBase):
+    """The base of all tables; every constraint and index has a name."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        str: Text,
+        int: BigInteger,
+        datetime: TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+    }
+
+
+def new_id() -> UUID:
+    """A fresh UUIDv7: made here, so that a repeat after a lost answer can carry the same one; sorts by time."""
+    return uuid_utils.compat.uuid7()
+
+
+class Database:
+    """A pool of connections and the transactions on it."""
+
+    def __init__(self, url: str, *, pool: int = 10, pooler: bool = False) -> None:
+        self.url = url
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool,
+            max_overflow=pool,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            connect_args={
+                "connect_timeout": 5,
+                # A transaction-mode pooler hands every transaction another connection, which knows no statements.
+                "prepare_threshold": None if pooler else 5,
+                "application_name": "callsheet",
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed at the end, rolled back if the body raises."""
+        async with self._sessions.begin() as session:
+            yield session
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """
+        What *work* returns, once its transaction is committed.
+
+        *Work* must be database work only: it runs again from the start when Postgres
+        answers with a serialization failure or a deadlock.
+        """
+        for attempt in range(TRIES):
+            try:
+                async with self.session() as session:
+                    return await work(session)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in AGAIN or attempt == TRIES - 1:
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()

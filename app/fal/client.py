@@ -1,0 +1,158 @@
+"""
+fal's queue: submit, status, result.
+
+Not fal's own client: that one sends a submit again after a dropped connection, and fal has no
+idempotency key, so the customer would pay twice.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from app.errors import as_json
+from app.fal.messages import (
+    Accepted,
+    Lost,
+    Progress,
+    Refused,
+    Report,
+    Unreadable,
+    accepted,
+    job_error,
+    verdict,
+)
+
+# Raised before a single byte of the request was sent, so fal can't have it.
+NOTHING_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+# fal's queue answers these instead of taking the request. Any other answer but 200 proves nothing.
+NOT_TAKEN: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
+FINAL: Final = frozenset({400, 404, 405, 413, 415, 422})
+
+
+class Unanswered(Exception):
+    """fal could not be asked, or gave no usable answer; nothing is known that wasn't before."""
+
+
+class FalClient:
+    """One fal account's view of the queue."""
+
+    def __init__(self, http: httpx.AsyncClient, *, queue_url: str, key: str) -> None:
+        self._http = http
+        self._queue_url = queue_url
+        self._auth = {"Authorization": f"Key {key}"}
+
+    async def submit(
+        self,
+        endpoint: str,
+        model_input: dict[str, Any],
+        *,
+        webhook_url: str | None,
+        priority: str = "normal",
+        start_timeout_s: float | None = None,
+    ) -> Accepted | Refused | Lost:
+        """Hand a request to fal, once. The caller must have committed the intent before."""
+        headers = {**self._auth, "Content-Type": "application/json", "X-Fal-Queue-Priority": priority}
+        if start_timeout_s is not None:
+            # Both names: the newer wins where it is known, the older is what fal's own clients send.
+            seconds = f"{start_timeout_s:.1f}"
+            headers |= {"X-Fal-Request-Start-Timeout": seconds, "X-Fal-Request-Timeout": seconds}
+        try:
+            answer = await self._http.post(
+                f"{self._queue_url}/{quote(endpoint)}",
+                params={"fal_webhook": webhook_url} if webhook_url else None,
+                content=as_json(model_input),
+                headers=headers,
+            )
+        except NOTHING_SENT as error:
+            reason = job_error(None, None, text=f"fal can't be reached ({type(error).__name__}).", retryable=True)
+            return Refused(None, "fal", reason)
+        except httpx.HTTPError as error:
+            return Lost(type(error).__name__)
+        if answer.status_code == 200:
+            return accepted(_json(answer)) or Lost("unreadable answer")
+        if answer.status_code not in NOT_TAKEN:
+            return Lost(f"status code {answer.status_code}")
+        return _refused(answer)
+
+    async def status(self, endpoint: str, request_id: str, url: str | None) -> Progress | None:
+        """Where a request stands, or None if it has ended. Raises Unanswered."""
+        answer = await self._get(self._url(url, endpoint, request_id, "/status"))
+        body = _json(answer)
+        match body:
+            case {"status": "IN_QUEUE"}:
+                place = body.get("queue_position")
+                return Progress(running=False, queue_position=place if isinstance(place, int) else None)
+            case {"status": "IN_PROGRESS"}:
+                return Progress(running=True)
+            case {"status": "COMPLETED"}:
+                return None
+        raise Unanswered(f"status code {answer.status_code}")
+
+    async def result(self, endpoint: str, request_id: str, url: str | None) -> Report | Unreadable:
+        """
+        The verdict on a request that has ended. Raises Unanswered.
+
+        Ask only after `status` said so: fal answers a result read too early with a 400 that looks
+        like the model's own.
+        """
+        answer = await self._get(self._url(url, endpoint, request_id, ""))
+        body = _json(answer)
+        gone = answer.status_code == 404 and body == {"status": "NOT_FOUND"}
+        too_early = answer.status_code == 400 and body == {"detail": "Request is still in progress"}
+        # A failed request's own answer always names its request; a gateway's or a proxy's error doesn't.
+        own = answer.headers.get("x-fal-request-id") is not None or (isinstance(body, dict) and "detail" in body)
+        if gone or too_early or answer.status_code in {401, 403, 429} or not (answer.is_success or own):
+            raise Unanswered(f"status code {answer.status_code}")
+        return verdict(answer.status_code, body, answer.headers, request_id=request_id)
+
+    async def _get(self, url: str) -> httpx.Response:
+        try:
+            return await self._http.get(url, headers=self._auth)
+        except httpx.HTTPError as error:
+            raise Unanswered(type(error).__name__) from error
+
+    def _url(self, given: str | None, endpoint: str, request_id: str, suffix: str) -> str:
+        """fal's own URL if it leads to fal; the key must not follow a URL to anywhere else."""
+        ours, theirs = urlsplit(self._queue_url), urlsplit(given or "")
+        if given and (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc):
+            return given
+        if theirs.scheme == "https" and (theirs.hostname or "").endswith((".fal.run", ".falrun.com")):
+            return str(given)
+        namespaced = endpoint.startswith(("workflows/", "comfy/"))
+        app = "/".join(endpoint.split("/")[: 3 if namespaced else 2])
+        return f"{self._queue_url}/{quote(app)}/requests/{quote(request_id, safe='')}{suffix}"
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    code, body = answer.status_code, _json(answer)
+    return Refused(
+        code,
+        # 401: a wrong key; 402, 403: balance gone. The operator's to mend, and no fault of the job.
+        "account_locked" if code in {401, 402, 403} else "fal",
+        job_error(code, body),
+        final=code in FINAL,
+        retry_after_s=_retry_after_s(answer.headers),
+    )
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after", "")
+    if text.isdecimal():
+        return min(float(text), 3600.0)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), 3600.0)
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return json.loads(answer.content)
+    except ValueError:
+        return None

@@ -1,0 +1,7 @@
+"""
+The heart: one video, from order to result.
+
+`routes` takes an order, `lifecycle` is the only writer of a job's status and moves its money along,
+`dispatcher` tells fal, `receiver` hears from fal, `reconciler` asks fal. All three end in the same
+lifecycle functions, so whoever brings the news, the outcome is the same.
+"""

@@ -1,0 +1,92 @@
+"""Reads: one job, a page of jobs, how long a model usually takes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.schedule import UNKNOWN_S
+from app.jobs.states import AttemptStatus, JobStatus
+from app.jobs.tables import Attempt, Job
+
+HISTORY: Final = 50
+"""Finished jobs of a model looked at to tell how long the next one takes."""
+
+
+async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | None:
+    """The tenant's job, or None."""
+    return await session.get(Job, (tenant_id, job_id))
+
+
+async def page(
+    session: AsyncSession,
+    tenant_id: UUID,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    statuses: Iterable[JobStatus] = (),
+    model: str | None = None,
+    end_user: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> Sequence[Job]:
+    """
+    Up to *limit* of the tenant's jobs, newest first, older than the job *before*.
+
+    Ids are UUIDv7, so their order is the order of creation and the primary key serves every page alike.
+    """
+    wanted: list[Any] = [Job.tenant_id == tenant_id]
+    if before is not None:
+        wanted.append(Job.id < before)
+    if chosen := list(statuses):
+        wanted.append(Job.status.in_(chosen))
+    if model is not None:
+        wanted.append(Job.model == model)
+    if end_user is not None:
+        wanted.append(Job.end_user == end_user)
+    if metadata:
+        wanted.append(Job.labels.contains(dict(metadata)))
+        wanted.append(Job.labels != {})
+    if created_after is not None:
+        wanted.append(Job.created_at > created_after)
+    if created_before is not None:
+        wanted.append(Job.created_at < created_before)
+    return (await session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit))).all()
+
+
+async def typical_s(session: AsyncSession, model: str) -> float:
+    """How long *model* took between submit and finish lately, in the middle of this deployment's own history."""
+    took = (
+        select(func.extract("epoch", Job.finished_at - Job.submitted_at).label("s"))
+        .where(Job.model == model, Job.status == JobStatus.SUCCEEDED)
+        .order_by(Job.finished_at.desc())
+        .limit(HISTORY)
+        .subquery()
+    )
+    middle = await session.scalar(select(func.percentile_cont(0.5).within_group(took.c.s)))
+    return float(middle) if middle is not None else UNKNOWN_S
+
+
+async def live_attempts(session: AsyncSession, jobs: Iterable[Job]) -> dict[UUID, Attempt]:
+    """The attempt of each of *jobs* that fal may have, by job id."""
+    found: dict[UUID, Attempt] = {}
+    for job in jobs:
+        attempt = await session.scalar(
+            select(Attempt).where(
+                Attempt.tenant_id == job.tenant_id,
+                Attempt.job_id == job.id,
+                Attempt.status != AttemptStatus.REFUSED,
+            )
+        )
+        if attempt is not None:
+            found[job.id] = attempt
+    return found
+
+
+async def attempt_by_token(session: AsyncSession, tenant_id: UUID, digest: bytes) -> Attempt | None:
+    """The attempt whose webhook URL carries the token of *digest*, or None."""
+    return await session.scalar(select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.token_digest == digest))

@@ -1,0 +1,177 @@
+"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}."""
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import AwareDatetime
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import money, paging
+from app.billing.ledger import InsufficientFunds
+from app.billing.prices import Quote, Unpriced
+from app.billing.routes import InvalidOrder, priced
+from app.catalog.catalog import UnknownModel
+from app.db import Database
+from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
+from app.jobs import lifecycle, queries
+from app.jobs.lifecycle import IdempotencyConflict, Order
+from app.jobs.schemas import JobOrder, JobPage, JobView
+from app.jobs.states import JobStatus, Priority
+from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+
+class TooExpensive(AppError):
+    """The order's price is above its own max_cost."""
+
+    status, code = 402, "max_cost_exceeded"
+
+
+@router.post(
+    "",
+    operation_id="create_job",
+    summary="Order a video",
+    status_code=202,
+    responses={
+        200: {"model": JobView, "description": "The same order came before; this is its job"},
+        **problems(
+            Unauthorized,
+            Forbidden,
+            InsufficientFunds,
+            TooExpensive,
+            UnknownModel,
+            IdempotencyConflict,
+            BodyTooLarge,
+            InvalidOrder,
+            InvalidRequest,
+            Unpriced,
+            Unavailable,
+        ),
+    },
+)
+async def create(
+    request: Request,
+    response: Response,
+    caller: JobsWriter,
+    order: JobOrder,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[\x21-\x7e]+$",
+            description="Makes a repeat safe: the same key brings back the same job",
+            examples=["order-1001"],
+        ),
+    ] = None,
+) -> JobView:
+    """
+    Answers 202 once the job, its hold on your balance and its first event are committed.
+
+    With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
+    `Idempotent-Replayed: true`; the same key with another order is a conflict.
+    """
+    quote = priced(request.app.state.catalog, order.model, order.input)
+    _within(order, quote)
+    wanted = Order(
+        model=order.model,
+        input=order.input,
+        metadata=order.metadata,
+        end_user=order.end_user,
+        priority=Priority[order.priority.upper()],
+        run_after=order.run_after,
+        deadline_s=order.deadline_s,
+        idempotency_key=idempotency_key,
+        digest=_digest(order),
+    )
+    db: Database = request.app.state.db
+
+    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
+        job, new = await lifecycle.accept(session, caller, wanted, quote)
+        return JobView.of(job), new
+
+    job, new = await db.run(accept)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if not new:
+        response.status_code = 200
+        response.headers["Idempotent-Replayed"] = "true"
+    return job
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs",
+    responses=problems(Unauthorized, Forbidden, InvalidRequest, Unavailable),
+)
+async def index(
+    request: Request,
+    caller: JobsReader,
+    limit: paging.Limit = 20,
+    cursor: paging.Cursor = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Any of these statuses")] = None,
+    model: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
+    end_user: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
+    created_after: AwareDatetime | None = None,
+    created_before: AwareDatetime | None = None,
+) -> JobPage:
+    """
+    Newest first. Narrow it by status, model, end user, time of creation, or `metadata.<key>=<value>`.
+    """
+    before = paging.decode(cursor)
+    metadata = {
+        name.removeprefix("metadata."): value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata.") and "\x00" not in name + value
+    }
+    db: Database = request.app.state.db
+    async with db.session() as session:
+        jobs = await queries.page(
+            session,
+            caller.tenant_id,
+            limit=limit + 1,
+            before=before,
+            statuses=status or (),
+            model=model,
+            end_user=end_user,
+            metadata=metadata,
+            created_after=created_after,
+            created_before=created_before,
+        )
+    shown, next_cursor = paging.cut(jobs, limit)
+    return JobPage(data=[JobView.of(job) for job in shown], next_cursor=next_cursor)
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Look at a job",
+    responses=problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
+)
+async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Path()]) -> JobView:
+    """What the job is doing, what it waits for, what it costs and, once finished, what came out."""
+    db: Database = request.app.state.db
+    async with db.session() as session:
+        job = await queries.get(session, caller.tenant_id, job_id)
+    if job is None:
+        raise NotFound("No job has this id.")
+    return JobView.of(job)
+
+
+def _within(order: JobOrder, quote: Quote) -> None:
+    if order.max_cost is not None and quote.amount > Decimal(order.max_cost):
+        raise TooExpensive(
+            f"It would cost {money.to_text(quote.amount)} USD.",
+            errors=[Fault(pointer="/max_cost", code="too_low", detail="Raise it, or order fewer seconds.")],
+        )
+
+
+def _digest(order: JobOrder) -> bytes:
+    """Tells one order from another, whatever the spelling of its JSON."""
+    body = order.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).digest()

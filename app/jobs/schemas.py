@@ -1,0 +1,231 @@
+"""What callers send and see: JobOrder in, JobView out."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from app import money
+from app.jobs.states import ENDINGS, JobStatus, Priority
+from app.jobs.tables import Job
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Label = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_.-]+$")]
+Amount = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,6})?$", examples=["2.50"])]
+PriorityName = Literal["high", "normal", "low"]
+
+ORDER_EXAMPLE: Final[dict[str, Any]] = {
+    "model": "fal-ai/kling-video/o3/4k/text-to-video",
+    "input": {
+        "prompt": 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style',
+        "duration": "5",
+        "aspect_ratio": "16:9",
+    },
+    "metadata": {"campaign": "launch"},
+    "end_user": "user-42",
+}
+JOB_EXAMPLE: Final[dict[str, Any]] = {
+    "id": "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b",
+    "model": ORDER_EXAMPLE["model"],
+    "status": "succeeded",
+    "input": ORDER_EXAMPLE["input"],
+    "output": {
+        "video": {
+            "url": "https://v3b.fal.media/files/b/0a8d04e2/output.mp4",
+            "content_type": "video/mp4",
+            "file_name": "output.mp4",
+            "file_size": 13096952,
+        }
+    },
+    "error": None,
+    "waiting": None,
+    "metadata": {"campaign": "launch"},
+    "end_user": "user-42",
+    "priority": "normal",
+    "cost": {
+        "currency": "USD",
+        "seconds": "5",
+        "price_per_second": "0.42",
+        "quoted": "2.10",
+        "held": "0.00",
+        "charged": "2.10",
+    },
+    "fal": {"request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b", "queue_position": None},
+    "attempts": 1,
+    "created_at": "2026-11-22T14:30:00Z",
+    "run_after": None,
+    "submitted_at": "2026-11-22T14:30:00.120000Z",
+    "started_at": "2026-11-22T14:30:02Z",
+    "finished_at": "2026-11-22T14:31:40Z",
+    "deadline_at": None,
+}
+
+
+class JobOrder(BaseModel):
+    """An order for one video."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ORDER_EXAMPLE]})
+
+    model: Name = Field(description="Id of a model of `GET /v1/models`", examples=[ORDER_EXAMPLE["model"]])
+    input: dict[str, Any] = Field(description="The model's own input, as `GET /v1/models/{model}` describes it")
+    metadata: dict[LabelKey, Label] = Field(
+        default_factory=dict, max_length=20, description="Up to 20 labels of yours, to find the job by"
+    )
+    end_user: Name | None = Field(default=None, description="Whom of your users the job is for")
+    priority: PriorityName = Field(default="normal", description="Place among your own jobs")
+    run_after: AwareDatetime | None = Field(default=None, description="Not sent to fal before this time")
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=604_800, description="Seconds within which the model must have started"
+    )
+    max_cost: Amount | None = Field(default=None, description="Refuse the order if its price is above this, in USD")
+
+
+class Cost(BaseModel):
+    """What a job costs, in USD, as exact decimals."""
+
+    currency: str = Field(examples=["USD"])
+    seconds: str = Field(description="Seconds paid for; until the end, those quoted", examples=["5"])
+    price_per_second: str = Field(description="As it was when the job was accepted", examples=["0.42"])
+    quoted: str = Field(description="The most this job can cost", examples=["2.10"])
+    held: str = Field(description="Set aside until the job ends", examples=["2.10"])
+    charged: str | None = Field(description="Paid; null until the job ends", examples=["2.10"])
+
+
+class Waiting(BaseModel):
+    """What an unfinished job waits for."""
+
+    waits_for: Literal["dispatch", "run_after", "account_locked", "fal_queue", "fal", "verdict"] = Field(
+        alias="for",
+        description=(
+            "`dispatch`: our own queue; `run_after`: its time; `account_locked`: the fal account takes no requests; "
+            "`fal_queue`: requests ahead of it at fal; `fal`: fal works on it or can't be reached; "
+            "`verdict`: fal's answer to the submit got lost, and only fal's own word settles it"
+        ),
+    )
+    queue_position: int | None = Field(description="Requests ahead of it at fal")
+    expected_at: datetime | None = Field(description="When it is likely done, from this deployment's own history")
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
+class FalView(BaseModel):
+    """The job as fal knows it."""
+
+    request_id: str | None
+    queue_position: int | None
+
+
+class JobError(BaseModel):
+    """Why a job brought no video."""
+
+    code: str = Field(description="fal's own type where it gives one", examples=["content_policy_violation"])
+    title: str
+    detail: str | None
+    retryable: bool = Field(description="Whether the same order may succeed when sent again")
+    errors: list[dict[str, Any]] | None = Field(default=None, description="fal's own list, without echoed input")
+
+
+class JobView(BaseModel):
+    """A job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
+
+    id: UUID
+    model: str
+    status: JobStatus
+    input: dict[str, Any]
+    output: dict[str, Any] | None = Field(description="The model's own output, once `succeeded`")
+    error: JobError | None
+    waiting: Waiting | None = Field(description="Null once finished")
+    metadata: dict[str, str]
+    end_user: str | None
+    priority: PriorityName
+    cost: Cost
+    fal: FalView
+    attempts: int = Field(description="Times it was handed to fal")
+    created_at: datetime
+    run_after: datetime | None
+    submitted_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """*job* as its tenant sees it."""
+        return cls(
+            id=job.id,
+            model=job.model,
+            status=JobStatus(job.status),
+            input=job.input,
+            output=job.output,
+            error=JobError(**job.error) if job.error else None,
+            waiting=_waiting(job),
+            metadata=job.labels,
+            end_user=job.end_user,
+            priority=_priority_name(job.priority),
+            cost=_cost(job),
+            fal=FalView(request_id=job.fal_request_id, queue_position=job.queue_position),
+            attempts=job.attempts,
+            **{
+                name: _utc(getattr(job, name))
+                for name in (
+                    "created_at",
+                    "run_after",
+                    "submitted_at",
+                    "started_at",
+                    "finished_at",
+                    "deadline_at",
+                )
+            },
+        )
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first."""
+
+    data: list[JobView]
+    next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")
+
+
+def _cost(job: Job) -> Cost:
+    seconds = job.seconds if job.charged_seconds is None else job.charged_seconds
+    return Cost(
+        currency="USD",
+        seconds=format(seconds.normalize(), "f"),
+        price_per_second=money.to_text(job.price_per_second),
+        quoted=money.to_text(job.quoted),
+        held=money.to_text(job.quoted if job.charged is None else Decimal(0)),
+        charged=None if job.charged is None else money.to_text(job.charged),
+    )
+
+
+def _waiting(job: Job) -> Waiting | None:
+    status = JobStatus(job.status)
+    if status in ENDINGS:
+        return None
+    if status is JobStatus.SUBMIT_UNKNOWN:
+        waits_for = "verdict"
+    elif status is JobStatus.QUEUED and job.waiting_for is None:
+        waits_for = "run_after" if job.run_after is not None else "dispatch"
+    else:
+        waits_for = job.waiting_for or "fal"
+    return Waiting.model_validate(
+        {"for": waits_for, "queue_position": job.queue_position, "expected_at": _utc(job.expected_at)}
+    )
+
+
+def _priority_name(value: int) -> PriorityName:
+    names: dict[Priority, PriorityName] = {
+        Priority.HIGH: "high",
+        Priority.NORMAL: "normal",
+        Priority.LOW: "low",
+    }
+    return names[Priority(value)]
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.astimezone(UTC) if time is not None else None

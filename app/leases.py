@@ -1,0 +1,93 @@
+"""
+Leases: how many workers share one table of work without sharing a row.
+
+A row is due when `due_at` has come. Taking it moves `due_at` to the end of the lease, so a worker
+that dies simply lets the row come due again; no second column, no sweeper. Every taking raises
+`lease_token`, and what a worker writes about the lease itself carries the token it got, so a worker
+that woke up late can't undo what its successor did.
+"""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+LONGEST_S: Final = 600.0
+
+
+class Leased:
+    """The columns of a table whose rows are work."""
+
+    due_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(default=0, server_default="0")
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+Row = TypeVar("Row", bound=Leased)
+
+
+async def claim(
+    session: AsyncSession,
+    table: type[Row],
+    *where: ColumnElement[bool],
+    owner: str,
+    limit: int,
+    lease_s: float,
+    order_by: Sequence[Any] = (),
+    values: dict[str, Any] | None = None,
+) -> Sequence[Row]:
+    """
+    Up to *limit* due rows of *table*, now *owner*'s for *lease_s* seconds, soonest due first.
+
+    The picking locks rows and skips those another worker is picking. Whoever takes a row looks
+    again that it is still due, so a claim holds even where rows aren't locked.
+    """
+    key = tuple(table.__mapper__.primary_key)  # type: ignore[attr-defined]
+    due = and_(table.due_at <= func.now(), *where)
+    picked = select(*key).where(due).order_by(*(order_by or (table.due_at,))).limit(limit)
+    taken = (
+        update(table)
+        .where(tuple_(*key).in_(picked.with_for_update(skip_locked=True).cte("picked").select()), due)
+        .values(
+            due_at=func.now() + timedelta(seconds=lease_s),
+            lease_owner=owner,
+            lease_token=table.lease_token + 1,
+            tries=table.tries + 1,
+            **(values or {}),
+        )
+        .returning(table)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.scalars(taken)).all()
+
+
+async def again(session: AsyncSession, row: Leased, wait_s: float, **values: Any) -> bool:
+    """Give *row* back, due again in *wait_s* seconds; False if the lease has gone to another worker."""
+    table = type(row)
+    kept = await session.execute(
+        update(table)
+        .where(_same(row), table.lease_token == row.lease_token, table.due_at.is_not(None))
+        .values(due_at=func.now() + timedelta(seconds=wait_s), lease_owner=None, **values)
+    )
+    return bool(kept.rowcount)  # type: ignore[attr-defined]
+
+
+def _same(row: Leased) -> ColumnElement[bool]:
+    mapper = type(row).__mapper__  # type: ignore[attr-defined]
+    return and_(
+        *(
+            column == value
+            for column, value in zip(mapper.primary_key, mapper.primary_key_from_instance(row), strict=True)
+        )
+    )
+
+
+def backoff_s(tries: int, *, first_s: float = 1.0, longest_s: float = LONGEST_S) -> float:
+    """Seconds until try number *tries* + 1: doubling, never above *longest_s*, spread by half so crowds disperse."""
+    whole = min(longest_s, first_s * 2.0 ** min(tries - 1, 30))
+    return whole * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,0 +1,102 @@
+"""The HTTP process: create_app()."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy import text
+
+from app import docs, errors
+from app.billing import routes as billing
+from app.catalog import routes as catalog
+from app.errors import Unavailable, problems
+from app.http import Edge
+from app.jobs import receiver
+from app.jobs import routes as jobs
+from app.settings import Settings
+from app.wiring import opened
+
+DESCRIPTION: Final = """
+A self-hosted gateway for generative-video jobs: send an order, get a job, and later its video and its exact price.
+
+**Start here**: `GET /v1/models` shows what there is, `POST /v1/quotes` what it costs, `POST /v1/jobs` orders it and
+`GET /v1/jobs/{id}` tells how it goes. Every call carries `Authorization: Bearer <key>`.
+
+Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
+stable `code`, and name every fault at once.
+"""
+TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "Models", "description": "What can be ordered, what it takes and what it costs."},
+    {"name": "Jobs", "description": "One job is one video, from order to result."},
+    {
+        "name": "Money",
+        "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
+    },
+    {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
+    {"name": "Operations", "description": "Is the service alive, and can it work?"},
+]
+
+
+def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+    """Callsheet's HTTP API as *settings* say; *fal_transport* stands in for the network to fal, in tests."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened(settings, fal_transport=fal_transport) as parts:
+            app.state.settings = settings
+            app.state.db = parts.db
+            app.state.catalog = parts.catalog
+            app.state.measure = parts.measure
+            app.state.verifier = parts.verifier
+            app.state.refusals_kept = receiver.Allowance()
+            yield
+
+    app = FastAPI(
+        title="Callsheet",
+        version=version("callsheet"),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.add_middleware(Edge, body_limit=max(settings.body_limit_bytes, settings.webhook_limit_bytes))
+    errors.install(app)
+    for router in (catalog.router, jobs.router, billing.router, receiver.router):
+        app.include_router(router)
+    _add_operations(app)
+    docs.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _add_operations(app: FastAPI) -> None:
+    @app.get("/livez", tags=["Operations"], operation_id="livez", summary="Is the process alive?", status_code=204)
+    async def livez() -> Response:
+        """204 while the process answers at all."""
+        return Response(status_code=204)
+
+    @app.get(
+        "/readyz",
+        tags=["Operations"],
+        operation_id="readyz",
+        summary="Can it work?",
+        status_code=204,
+        responses=problems(Unavailable),
+    )
+    async def readyz(request: Request) -> Response:
+        """204 while the database answers."""
+        async with request.app.state.db.session() as session:
+            await session.execute(text("SELECT 1"))
+        return Response(status_code=204)

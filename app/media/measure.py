@@ -1,0 +1,54 @@
+"""How long a delivered video really is, read from the file itself by a few range requests."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+import structlog
+from ssrfguard import SSRFGuardError
+
+from app.media import mp4
+
+log = structlog.get_logger()
+
+DEEPEST: Final = 4
+
+
+class Measure:
+    """Measures videos by their URL, over a client that refuses private addresses."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def seconds(self, output: dict[str, Any] | None) -> Decimal | None:
+        """The length of the video in a model's *output*; None if it can't be told, never 0."""
+        url = next(_video_urls(output), None)
+        if url is None:
+            return None
+        try:
+            head = await self._http.head(url)
+            size = int(head.raise_for_status().headers.get("content-length", 0))
+
+            async def read(offset: int, n: int) -> bytes:
+                span = {"Range": f"bytes={offset}-{offset + n - 1}"}
+                async with self._http.stream("GET", url, headers=span) as answer:
+                    # A server that ignores ranges would send it all.
+                    return await answer.aread() if answer.status_code == 206 else b""
+
+            return await mp4.length_s(read, size)
+        except (httpx.HTTPError, httpx.InvalidURL, SSRFGuardError, ValueError) as error:
+            log.warning("video_not_measured", why=type(error).__name__)
+            return None
+
+
+def _video_urls(value: Any, depth: int = 0) -> Iterator[str]:
+    match value:
+        case {"video": {"url": str(url)}}:
+            yield url
+        case dict() if depth < DEEPEST:
+            for inner in value.values():
+                yield from _video_urls(inner, depth + 1)
+        case list() if depth < DEEPEST:
+            for inner in value:
+                yield from _video_urls(inner, depth + 1)

@@ -1,0 +1,152 @@
+"""What an operator can set: by environment, `.env`, or, for secrets, a file named by `<NAME>_FILE`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+
+class SettingsError(Exception):
+    """Every fault of the settings, one line each, in plain words."""
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a full address such as https://callsheet.example.com")
+    return value.rstrip("/")
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    scheme, _, rest = value.get_secret_value().partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not rest:
+        raise ValueError("must look like postgresql://user:password@host:5432/name")
+    return SecretStr(f"postgresql+psycopg://{rest}")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; built once at start and handed down."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, validate_default=True)
+
+    database_url: DatabaseUrl | None = Field(
+        default=None, description="Postgres to use; without it `callsheet up` runs one of its own in DATA"
+    )
+    database_pool: Count = Field(default=10, description="Connections a process keeps to Postgres")
+    database_pooler: bool = Field(
+        default=False, description="A transaction-mode pooler stands before Postgres: prepare no statements"
+    )
+    data: Path = Field(default=Path(".callsheet"), description="Folder for the embedded Postgres and kept files")
+    host: str = Field(default="127.0.0.1", description="Address the HTTP server listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port the HTTP server listens on")
+    public_url: HttpUrl | None = Field(
+        default=None, description="How fal reaches this service for webhooks; without it fal is asked instead"
+    )
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line")
+    log_json: bool | None = Field(default=None, description="JSON logs; default: unless at a terminal")
+
+    fal_key: SecretStr | None = Field(default=None, description="Key of the fal account that pays")
+    fal_queue_url: HttpUrl = Field(default="https://queue.fal.run", description="fal's queue")
+    fal_jwks_url: HttpUrl = Field(
+        default="https://rest.fal.ai/.well-known/jwks.json", description="Keys that sign fal's webhooks"
+    )
+    fal_user_id: str | None = Field(
+        default=None,
+        description="Take webhooks only if signed for this fal user; default: any that fal signed",
+    )
+    fal_timeout_s: Seconds = Field(default=30.0, description="How long one call to fal may take")
+    fal_priority: str = Field(default="normal", pattern="^(normal|low)$", description="Place in fal's own queue")
+
+    catalog: Path | None = Field(default=None, description="Folder with more models and prices, or changed ones")
+    allow_private_outputs: bool = Field(
+        default=False, description="Read results from private addresses too; for the simulator only"
+    )
+
+    body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
+    webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
+    dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
+    reconcile_at_once: Count = Field(default=32, description="Questions to fal a worker has under way at once")
+    progress_s: Seconds = Field(default=5.0, description="Shortest pause between two questions to fal about one job")
+    poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
+    lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code wins over the environment, that over `*_FILE`, that over `.env`."""
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @classmethod
+    def read(cls, **given: Any) -> Self:
+        """
+        The settings in force; *given* wins over environment and files.
+
+        Raises SettingsError that names every fault at once.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_plain(fault) for fault in error.errors(include_input=False))) from None
+
+    def sources(self, **given: Any) -> dict[str, str]:
+        """Where each setting in force came from: `given`, `environment`, `file`, `.env` or `default`."""
+        places: list[tuple[str, dict[str, Any]]] = [
+            ("given", given),
+            ("environment", EnvSettingsSource(type(self))()),
+            ("file", SecretFiles(type(self))()),
+            (".env", DotEnvSettingsSource(type(self), env_file=self.model_config.get("env_file"))()),
+        ]
+        return {
+            name: next((place for place, found in places if name in found), "default")
+            for name in type(self).model_fields
+        }
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads a secret from the file that `<NAME>_FILE` names, as container platforms mount them."""
+
+    names: Final = ("database_url", "fal_key")
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """The text of the file, without the line end an editor adds."""
+        path = os.environ.get(f"{field_name.upper()}_FILE") if field_name in self.names else None
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise SettingsError(
+                f"{field_name.upper()}_FILE names {path}, which can't be read: {error.strerror}"
+            ) from None
+
+    def __call__(self) -> dict[str, Any]:
+        """Every secret found in a file."""
+        found = {name: self.get_field_value(None, name)[0] for name in self.names}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _plain(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"]).upper()
+    message = cast("str", fault["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,91 @@
+"""Opens what a process needs (database, fal, HTTP) and closes it in reverse."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from app.catalog.catalog import Catalog, load
+from app.db import Database
+from app.fal.client import FalClient
+from app.fal.signature import Verifier
+from app.http import guarded_transport, new_client
+from app.jobs.dispatcher import Dispatcher
+from app.jobs.reconciler import Reconciler
+from app.media.measure import Measure
+from app.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loops and routes of one process share."""
+
+    settings: Settings
+    db: Database
+    catalog: Catalog
+    measure: Measure
+    verifier: Verifier
+    fal: FalClient
+    owner: str
+
+    def dispatcher(self) -> Dispatcher:
+        """The loop that tells fal."""
+        return Dispatcher(
+            db=self.db,
+            fal=self.fal,
+            owner=self.owner,
+            at_once=self.settings.dispatch_at_once,
+            lease_s=self.settings.lease_s,
+            progress_s=self.settings.progress_s,
+            priority=self.settings.fal_priority,
+            public_url=self.settings.public_url,
+        )
+
+    def reconciler(self) -> Reconciler:
+        """The loop that asks fal."""
+        return Reconciler(
+            db=self.db,
+            fal=self.fal,
+            measure=self.measure,
+            owner=self.owner,
+            at_once=self.settings.reconcile_at_once,
+            lease_s=self.settings.lease_s,
+            progress_s=self.settings.progress_s,
+        )
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Parts]:
+    """
+    The parts of one process, open while the block runs.
+
+    *fal_transport* stands in for the network to fal, in tests. Raises SettingsError without a database.
+    """
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL: is needed here; `callsheet up` brings a Postgres of its own")
+    async with AsyncExitStack() as stack:
+        db = Database(
+            settings.database_url.get_secret_value(),
+            pool=settings.database_pool,
+            pooler=settings.database_pooler,
+        )
+        stack.push_async_callback(db.close)
+        fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
+        outputs = fal_transport or guarded_transport(allow_loopback=settings.allow_private_outputs)
+        media_http = await stack.enter_async_context(new_client(5.0, transport=outputs))
+        yield Parts(
+            settings=settings,
+            db=db,
+            catalog=load(extra=settings.catalog),
+            measure=Measure(media_http),
+            verifier=Verifier(fal_http, settings.fal_jwks_url, user_id=settings.fal_user_id),
+            fal=FalClient(
+                fal_http,
+                queue_url=settings.fal_queue_url,
+                key=settings.fal_key.get_secret_value() if settings.fal_key else "",
+            ),
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+        )
