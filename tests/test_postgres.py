@@ -140,9 +140,7 @@ def test_server_is_durable_private_and_sized(server):
 
 
 def test_own_settings_count_but_never_open_a_network_port(data):
-    with EmbeddedPostgres(
-        data, settings={"fsync": "off", "work_mem": "8MB", "listen_addresses": "*"}
-    ) as server:
+    with EmbeddedPostgres(data, settings={"fsync": "off", "work_mem": "8MB", "listen_addresses": "*"}) as server:
         shown = [query(server.url, f"SHOW {name}") for name in ("fsync", "work_mem", "listen_addresses")]
 
     assert shown == ["off", "8MB", ""]
@@ -269,9 +267,7 @@ def test_kill_9_of_the_owner_takes_the_server_along(data, guard):
 
 
 def test_next_owner_waits_for_the_last_ones_server(data):
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(data), "signal"], stdout=subprocess.PIPE
-    ) as owner:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(data), "signal"], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         owner.stdout.readline()
         owner.kill()

@@ -98,5 +98,5 @@ async def _enter(
     if moved is None:
         raise InsufficientFunds(f"This order would hold {money.to_text(amount)} USD.")
     session.add(entry)
-    await session.flush([entry])
+    await session.flush()
     return entry

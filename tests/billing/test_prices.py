@@ -23,7 +23,6 @@ CATALOG = load()
 KLING = "fal-ai/kling-video"
 
 
-
 def settled(most: Quote, measured: Decimal | None) -> Decimal:
     return settled_seconds(most.seconds, measured, least=most.min_seconds, step=most.step_seconds)
 
@@ -194,9 +193,7 @@ def test_a_voice_costs_more_than_sound(name, off, on, voice):
 def test_a_voice_bound_to_an_element_costs_as_much(tier, voice):
     elements = [{"frontal_image_url": "https://example.com/a.png"}, {"voice_id": "v"}]
 
-    assert ordered(
-        f"{KLING}/v3/{tier}/image-to-video", duration="10", elements=elements
-    ).amount == 10 * Decimal(voice)
+    assert ordered(f"{KLING}/v3/{tier}/image-to-video", duration="10", elements=elements).amount == 10 * Decimal(voice)
 
 
 def test_sound_is_on_by_default_in_v3_and_off_in_o3():
@@ -211,9 +208,7 @@ def test_a_base_covers_five_seconds(name, base, further):
     assert ordered(name, duration="10").amount == Decimal(base) + 5 * Decimal(further)
 
 
-@pytest.mark.parametrize(
-    ("name", "per_second", "longest"), [(name, *told) for name, told in MEASURED.items()]
-)
+@pytest.mark.parametrize(("name", "per_second", "longest"), [(name, *told) for name, told in MEASURED.items()])
 def test_a_file_of_unknown_length_is_quoted_at_the_longest(name, per_second, longest):
     changes = {"character_orientation": "video"} if "motion-control" in name else {}
 
@@ -343,9 +338,7 @@ def test_every_length_on_offer_has_an_exact_price_that_grows_with_it(model):
 
 SHOTS = st.lists(st.integers(1, 15), min_size=1, max_size=6).filter(lambda lengths: 3 <= sum(lengths) <= 15)
 WITH_SHOTS = [
-    model
-    for model in PRICED
-    if "multi_prompt" in model.input_schema["properties"] and "kling-video" in model.id
+    model for model in PRICED if "multi_prompt" in model.input_schema["properties"] and "kling-video" in model.id
 ]
 
 

@@ -1,0 +1,66 @@
+"""
+What the tests stand on: a real Postgres, migrated once, copied for each test; Callsheet and fal's simulator as apps.
+
+TEST_DATABASE_URL names a server to use; without it each test process brings its own, in a temporary folder.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from app.db import Database
+from app.migrate import upgrade
+from app.postgres import EmbeddedPostgres
+# from tests.world import World, build
+
+TEMPLATE = f"callsheet_template_{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Postgres server whose databases may be made and dropped."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Speed only: these tests don't pull the plug on this server; those that do bring their own.
+    hasty = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data", settings=hasty) as postgres:
+        yield postgres.url
+
+
+def admin(server: str, statement: str) -> None:
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a database at the newest migration, to be copied."""
+    admin(server, f"CREATE DATABASE {TEMPLATE}")
+    upgrade(make_url(server).set(database=TEMPLATE).render_as_string(hide_password=False))
+    yield TEMPLATE
+    admin(server, f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(server: str, template: str) -> Iterator[str]:
+    """A database of the test's own: what it commits is really committed."""
+    name = f"test_{uuid4().hex}"
+    admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """That database, opened."""
+    database = Database(database_url, pool=20)
+    yield database
+    await database.close()
