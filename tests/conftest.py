@@ -6,18 +6,20 @@ TEST_DATABASE_URL names a server to use; without it each test process brings its
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
+from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
 from app.db import Database
+from app.main import create_app
 from app.migrate import upgrade
 from app.postgres import EmbeddedPostgres
-# from tests.world import World, build
+from app.settings import Settings
+from tests import signing
 
 TEMPLATE = f"callsheet_template_{os.getpid()}"
 
@@ -64,3 +66,19 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, pool=20)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Callsheet's HTTP API over the test's database; of fal there is only the page with its keys."""
+    fal = httpx.MockTransport(lambda _: httpx.Response(200, json=signing.JWKS))
+    settings = Settings.read(database_url=database_url, fal_key="test", _env_file=None)
+    app = create_app(settings, fal_transport=fal)
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield client
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client of *app* that needs no socket; an error of ours is answered, not raised."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://callsheet")

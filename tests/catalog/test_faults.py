@@ -93,9 +93,7 @@ def test_an_unknown_field_names_the_one_that_was_meant():
 def test_a_field_unlike_any_other_lists_what_there_is():
     told = detail(O1_EDIT, {"prompt": "a", "video_url": URL, "zzz": 1})
 
-    assert told == (
-        'zzz isn\'t a field here; it takes "prompt", "video_url", "image_urls", "elements", "keep_audio".'
-    )
+    assert told == ('zzz isn\'t a field here; it takes "prompt", "video_url", "image_urls", "elements", "keep_audio".')
 
 
 def test_a_pasted_prompt_is_not_repeated_as_a_fields_name():
@@ -109,9 +107,7 @@ def test_null_is_told_to_be_left_out():
     assert detail(O3, {"prompt": "a", "duration": None}) == "duration can't be null; leave it out instead."
 
 
-@pytest.mark.parametrize(
-    "address", ["http://example.com/a", "https://example.com/a", "data:image/png;base64,AAAA"]
-)
+@pytest.mark.parametrize("address", ["http://example.com/a", "https://example.com/a", "data:image/png;base64,AAAA"])
 def test_files_come_by_web_address_or_data_uri(address):
     assert where(V3_IMAGE, {"start_image_url": address, "prompt": "a"}) == set()
 
@@ -193,9 +189,9 @@ def test_references_are_counted_together():
     assert where(O3_REFERENCE, {"prompt": "a", "image_urls": [URL] * 4, "elements": [element] * 4}) == {
         ("/elements", "too_many")
     }
-    assert where(
-        O3_REFERENCE, {"prompt": "a", "image_urls": [URL] * 4, "elements": [{"video_url": URL}]}
-    ) == {("/elements", "too_many")}
+    assert where(O3_REFERENCE, {"prompt": "a", "image_urls": [URL] * 4, "elements": [{"video_url": URL}]}) == {
+        ("/elements", "too_many")
+    }
 
 
 def test_only_one_element_brings_a_video():
@@ -214,8 +210,7 @@ def test_a_face_is_kept_only_with_the_videos_orientation():
 JUNK = st.recursive(
     st.just(SECRET) | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["prompt", "duration", "video_url"]), inner)
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["prompt", "duration", "video_url"]), inner)
     ),
     max_leaves=8,
 )

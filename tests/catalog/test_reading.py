@@ -35,9 +35,7 @@ def family(**changes: Any) -> dict[str, Any]:
                 "verified": True,
             }
         },
-        "models": [
-            {"id": "acme/veo", "title": "Veo", "kind": "text-to-video", "input": "text", "price": "usual"}
-        ],
+        "models": [{"id": "acme/veo", "title": "Veo", "kind": "text-to-video", "input": "text", "price": "usual"}],
     } | changes
 
 

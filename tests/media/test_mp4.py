@@ -280,9 +280,7 @@ BROKEN: dict[str, bytes] = {
     "billions of frames": fragmented(fragment(run(2**32 - 1), default=2**32 - 1)),
     "frames that are not there": fragmented(fragment(box(b"trun", struct.pack(">II", 0x100, 2**32 - 1)))),
     "thousands of boxes": box(b"moov", box(b"free") * 20_000, times(b"mvhd", 1000, 5000)) + MDAT,
-    "hundreds of far fragments": fragmented(
-        *(fragment(run(1)) + box(b"mdat", bytes(5000)) for _ in range(100))
-    ),
+    "hundreds of far fragments": fragmented(*(fragment(run(1)) + box(b"mdat", bytes(5000)) for _ in range(100))),
     "index past the end": fragmented(
         box(b"sidx", struct.pack(">IIIIIHHIII", 0, 1, 12_800, 0, 0, 0, 1, 2**31 - 1, 12_800, 0))
     ),
