@@ -183,6 +183,10 @@ def install(app: FastAPI) -> None:
     async def _(request: Request, error: HTTPException) -> Response:
         if error.status_code == BodyTooLarge.status:
             return problem(BodyTooLarge(headers={"Connection": "close"}), request)
+        if error.status_code == 400:
+            # FastAPI's word for a body that it couldn't even read as JSON.
+            fault = Fault(pointer="", code="unreadable", detail="The body must be JSON, in UTF-8.")
+            return problem(InvalidRequest(errors=[fault]), request)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         return _answer(request, error.status_code, code, phrase, None, headers=error.headers)

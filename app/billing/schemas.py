@@ -16,6 +16,37 @@ EXAMPLE_ORDER: dict[str, Any] = {
 }
 
 
+EXAMPLE_QUOTE: dict[str, Any] = {
+    "model": EXAMPLE_ORDER["model"],
+    "currency": "USD",
+    "seconds": "5",
+    "price_per_second": "0.42",
+    "amount": "2.10",
+    "is_maximum": False,
+    "verified": True,
+    "source": "fal.ai, model page, 2026-11-22",
+    "note": None,
+}
+EXAMPLE_BALANCE: dict[str, Any] = {
+    "currency": "USD",
+    "available": "97.90",
+    "held": "0.00",
+    "spent": "2.10",
+    "credit_limit": "0.00",
+}
+EXAMPLE_ENTRY: dict[str, Any] = {
+    "id": "0197a2b8-7a10-7c55-8a3e-2f6e2b7d9c01",
+    "kind": "charge",
+    "from_side": "held",
+    "to_side": "spent",
+    "amount": "2.10",
+    "currency": "USD",
+    "job_id": "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b",
+    "note": None,
+    "created_at": "2026-11-22T14:31:40Z",
+}
+
+
 class QuoteOrder(BaseModel):
     """An order to be priced, not made."""
 
@@ -27,6 +58,8 @@ class QuoteOrder(BaseModel):
 
 class QuoteView(BaseModel):
     """What an order would cost."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_QUOTE]})
 
     model: str = Field(examples=[EXAMPLE_ORDER["model"]])
     currency: str = Field(examples=["USD"])
@@ -58,6 +91,8 @@ class QuoteView(BaseModel):
 
 class BalanceView(BaseModel):
     """A tenant's balance."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_BALANCE]})
 
     currency: str = Field(examples=["USD"])
     available: str = Field(description="Free to spend; negative when on credit", examples=["97.90"])
@@ -108,6 +143,8 @@ class EntryView(BaseModel):
 
 class LedgerPage(BaseModel):
     """A page of the ledger, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [EXAMPLE_ENTRY], "next_cursor": None}]})
 
     data: list[EntryView]
     next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")

@@ -1,9 +1,9 @@
 """GET /v1/models, GET /v1/models/{model}."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.catalog.catalog import Catalog, UnknownModel
 from app.catalog.model import Model
@@ -11,6 +11,24 @@ from app.errors import InvalidRequest, Unavailable, problems
 from app.tenants.auth import Forbidden, JobsReader, Unauthorized
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
+
+
+SUMMARY_EXAMPLE: Final[dict[str, Any]] = {
+    "id": "fal-ai/kling-video/o3/4k/text-to-video",
+    "title": "Kling O3 4K, text to video",
+    "kind": "text-to-video",
+    "price": {
+        "rules": {"seconds_from": ["shots", "duration"], "rates": [{"per_second": "0.42"}]},
+        "source": "fal.ai, model page, 2026-11-22",
+        "verified": True,
+    },
+    "note": None,
+}
+MODEL_EXAMPLE: Final[dict[str, Any]] = {
+    **SUMMARY_EXAMPLE,
+    "input_schema": {"type": "object", "properties": {"prompt": {"type": "string"}, "duration": {"enum": ["3", "5"]}}},
+    "example": {"prompt": "A lighthouse in a storm, slow aerial shot", "duration": "5"},
+}
 
 
 class PriceView(BaseModel):
@@ -39,6 +57,8 @@ class ModelSummary(BaseModel):
 class ModelView(ModelSummary):
     """A model, with all it takes to order from it."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
+
     input_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of `input`")
     example: dict[str, Any] = Field(description="An input that this model takes")
 
@@ -54,6 +74,8 @@ class ModelView(ModelSummary):
 
 class ModelList(BaseModel):
     """Every model that can be ordered."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [SUMMARY_EXAMPLE]}]})
 
     data: list[ModelSummary]
 

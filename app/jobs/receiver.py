@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,7 +66,9 @@ class WebhookMalformed(AppError):
 class Heard(BaseModel):
     """What a webhook changed."""
 
-    applied: str = Field(description="`settled`, `already_ended` or `to_be_read`", examples=["settled"])
+    model_config = ConfigDict(json_schema_extra={"examples": [{"applied": "settled"}]})
+
+    applied: str = Field(description="`settled`, `already_ended` or `to_be_read`")
 
 
 class Verdict(StrEnum):

@@ -187,6 +187,8 @@ class JobView(BaseModel):
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [JOB_EXAMPLE], "next_cursor": None}]})
+
     data: list[JobView]
     next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")
 

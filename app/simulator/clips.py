@@ -22,7 +22,7 @@ from app.simulator.inputs import Shape
 try:
     import av
 except ImportError:  # pragma: no cover - the extra is part of the development set-up
-    av = None
+    av = None  # type: ignore[assignment]
 
 FPS: Final = 24
 SAMPLE_RATE: Final = 48_000

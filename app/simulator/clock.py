@@ -39,9 +39,7 @@ class Clock:
     def after(self, wait_s: float, act: Callable[[], None]) -> None:
         self.at(self.now() + wait_s, act)
 
-    def set(
-        self, *, offset_s: float | None = None, advance_s: float = 0.0, stopped: bool | None = None
-    ) -> None:
+    def set(self, *, offset_s: float | None = None, advance_s: float = 0.0, stopped: bool | None = None) -> None:
         """Put the clock *advance_s* ahead, or at *offset_s* from the true time, and run what that makes due."""
         now = time.time() + offset_s if offset_s is not None else self.now()
         stay = self.stopped if stopped is None else stopped

@@ -55,6 +55,9 @@ class FaultRates:
         return any(value for name, value in asdict(self).items() if not name.endswith("_s"))
 
 
+Chance = tuple[bool, dict[str, Any]]
+
+
 def draw(rates: FaultRates, dice: Random) -> dict[str, Any]:
     """
     What befalls the next submit, as a script's words.
@@ -66,7 +69,7 @@ def draw(rates: FaultRates, dice: Random) -> dict[str, Any]:
     def hit(rate: float) -> bool:
         return dice.random() < rate
 
-    answer = [
+    answer: list[Chance] = [
         (hit(rates.lost_request), {"lost_request": True}),
         (hit(rates.refused_5xx), {"refuse": "503"}),
         (hit(rates.refused_429), {"refuse": "429"}),
@@ -74,24 +77,25 @@ def draw(rates: FaultRates, dice: Random) -> dict[str, Any]:
         (hit(rates.answered_5xx), {"answer": 502}),
         (hit(rates.slow_answer), {"slow_answer_s": rates.slow_answer_s}),
     ]
-    ending = [
+    ending: list[Chance] = [
         (hit(rates.failed), {"outcome": "runner_server_error"}),
         (hit(rates.policy), {"outcome": "policy"}),
         (hit(rates.policy_billed), {"outcome": "policy_billed"}),
     ]
-    webhook = [
+    webhook: list[Chance] = [
         (hit(rates.webhook_lost), {"webhook": "never"}),
         (hit(rates.webhook_early), {"webhook": "early"}),
         (hit(rates.webhook_twice), {"webhook": "twice"}),
         (hit(rates.webhook_late), {"webhook_s": rates.webhook_late_s}),
         (hit(rates.webhook_forged), {"webhook": "forged+ok"}),
     ]
-    alone = [
+    alone: list[Chance] = [
         (hit(rates.stepped_back), {"retries": 1}),
         (hit(rates.cancel_stops), {"cancel": "stop"}),
         (hit(rates.reads_5xx), {"read_errors": 2}),
     ]
     script: dict[str, Any] = {}
-    for choices in (answer, ending, webhook, *([one] for one in alone)):
+    groups: list[list[Chance]] = [answer, ending, webhook, *([one] for one in alone)]
+    for choices in groups:
         script |= next((words for chosen, words in choices if chosen), {})
     return script

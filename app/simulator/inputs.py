@@ -59,9 +59,7 @@ def _newer(family: str, task: str) -> Rules:
     audio = None if family == "o1" or "turbo" in task else family == "v3"
     if "video-to-video" in task:
         aspects = () if task.endswith("edit") else ("auto", *ASPECTS)
-        return Rules(
-            durations, urls=("video_url",), aspects=aspects, edits=task.endswith("edit"), audio=audio
-        )
+        return Rules(durations, urls=("video_url",), aspects=aspects, edits=task.endswith("edit"), audio=audio)
     if task.endswith("image-to-video"):
         image = "image_url" if family == "o3" or "turbo" in task else "start_image_url"
         return Rules(durations, shots=family != "o1", urls=(image,), audio=audio)
@@ -141,9 +139,7 @@ def _shot_problems(shots: Any) -> Iterator[Problem]:
 def _shots_s(shots: list[Any]) -> int | None:
     """Seconds of all shots together, or None when one of them isn't a number."""
     lengths = [shot.get("duration") or "5" for shot in shots if isinstance(shot, dict)]
-    return (
-        sum(map(int, lengths)) if all(isinstance(one, str) and one.isdecimal() for one in lengths) else None
-    )
+    return sum(map(int, lengths)) if all(isinstance(one, str) and one.isdecimal() for one in lengths) else None
 
 
 def _choice(
@@ -154,9 +150,7 @@ def _choice(
     if value is not None and (not isinstance(value, str) or value not in allowed):
         names = [f"'{one}'" for one in allowed]
         expected = f"{', '.join(names[:-1])} or {names[-1]}"
-        yield _problem(
-            (*loc, field), f"Input should be {expected}", "literal_error", value, expected=expected
-        )
+        yield _problem((*loc, field), f"Input should be {expected}", "literal_error", value, expected=expected)
 
 
 def _url_problems(rules: Rules, order: Mapping[str, Any]) -> Iterator[Problem]:
@@ -180,9 +174,7 @@ def _type_problems(rules: Rules, order: Mapping[str, Any]) -> Iterator[Problem]:
         yield _problem(("cfg_scale",), "Input should be a valid number", "float_type", scale)
     elif not 0 <= scale <= 1:
         kind, limit = ("less_than_equal", {"le": 1.0}) if scale > 1 else ("greater_than_equal", {"ge": 0.0})
-        yield _problem(
-            ("cfg_scale",), f"Input should be {kind.replace('_', ' ')} to the limit", kind, scale, **limit
-        )
+        yield _problem(("cfg_scale",), f"Input should be {kind.replace('_', ' ')} to the limit", kind, scale, **limit)
 
 
 @dataclass(frozen=True, slots=True)

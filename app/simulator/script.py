@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Self
 
+from app.simulator.errors import OUTCOMES
+
 MARKER: Final = re.compile(r"\[\[\s*sim:(.*?)\]\]", re.DOTALL)
 REFUSALS: Final = frozenset(
     {"401", "403", "404", "408", "409", "429", "500", "502", "503", "504", "locked", "unknown_app", "nginx"}
 )
-DELIVERIES: Final = frozenset(
-    {"ok", "forged", "unknown_key", "old", "future", "unsigned", "tampered", "foreign"}
-)
+DELIVERIES: Final = frozenset({"ok", "forged", "unknown_key", "old", "future", "unsigned", "tampered", "foreign"})
 
 
 class BadScript(ValueError):
@@ -137,7 +137,7 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "stuck": _one_of("queue", "run"),
     "retries": int,
     "cancel": _one_of("finish", "stop", "stop_billed"),
-    "outcome": str,
+    "outcome": _one_of(*OUTCOMES),
     "video_s": _not_negative,
     "billed": Decimal,
     "billing_s": lambda value: float("inf") if value == "never" else _not_negative(value),

@@ -8,64 +8,51 @@ KLING: Final = "fal-ai/kling-video"
 DEFAULT_PRICE: Final = Decimal("0.10")
 
 
-def _prices() -> dict[str, Decimal]:
-    """Unit prices as of the contract's section 6; `v1/pro` has none there, so it gets an invented one."""
-    table: dict[str, str] = {}
-    for family in ("o3", "v3"):
-        for tier, price in (("4k", "0.42"), ("pro", "0.14"), ("standard", "0.14")):
-            for task in ("text-to-video", "image-to-video"):
-                table[f"{family}/{tier}/{task}"] = price
-    for tier, price in (("4k", "0.42"), ("pro", "0.14"), ("standard", "0.14")):
-        table[f"o3/{tier}/reference-to-video"] = price
-        table[f"o3/{tier}/video-to-video/edit"] = price
-        table[f"o3/{tier}/video-to-video/reference"] = price
-    for tier, price in (("pro", "0.14"), ("standard", "0.112")):
-        for task in ("text-to-video", "image-to-video"):
-            table[f"v3/turbo/{tier}/{task}"] = price
-    for tier, price in (("", "0.112"), ("standard/", "0.084")):
-        table[f"o1/{tier}image-to-video"] = table[f"o1/{tier}reference-to-video"] = price
-    for tier, price in (("", "0.168"), ("standard/", "0.126")):
-        table[f"o1/{tier}video-to-video/edit"] = table[f"o1/{tier}video-to-video/reference"] = price
-    older = {
-        "v2.6/pro": "0.07",
-        "v2.5-turbo/pro": "0.07",
-        "v2.5-turbo/standard": "0.042",
-        "v2.1/master": "0.28",
-        "v2.1/pro": "0.098",
-        "v2.1/standard": "0.056",
-        "v2/master": "0.28",
-        "v1.6/pro": "0.098",
-        "v1.6/standard": "0.056",
-        "v1.5/pro": "0.10",
-        "v1/standard": "0.045",
-        "v1/pro": "0.098",
-    }
-    for version, price in older.items():
-        table[f"{version}/text-to-video"] = table[f"{version}/image-to-video"] = price
-    for version in ("v1.6/pro", "v1.6/standard"):
-        table[f"{version}/elements"] = older[version]
-    for version in ("v1.6/pro", "v1.6/standard", "v1.5/pro", "v1/standard"):
-        table[f"{version}/effects"] = older[version]
-    return {f"{KLING}/{path}": Decimal(price) for path, price in (table | OTHERS).items()}
+BOTH: Final = ("text-to-video", "image-to-video")
+REFERENCE: Final = ("reference-to-video", "video-to-video/edit", "video-to-video/reference")
+EDITS: Final = ("video-to-video/edit", "video-to-video/reference")
 
+# Unit prices as of the contract's section 6. `v1/pro` has none there: its price is invented.
+TABLE: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
+    ("o3/4k", (*BOTH, *REFERENCE), "0.42"),
+    ("o3/pro", (*BOTH, *REFERENCE), "0.14"),
+    ("o3/standard", (*BOTH, *REFERENCE), "0.14"),
+    ("v3/4k", BOTH, "0.42"),
+    ("v3/pro", BOTH, "0.14"),
+    ("v3/standard", BOTH, "0.14"),
+    ("v3/turbo/pro", BOTH, "0.14"),
+    ("v3/turbo/standard", BOTH, "0.112"),
+    ("o1", ("image-to-video", "reference-to-video"), "0.112"),
+    ("o1/standard", ("image-to-video", "reference-to-video"), "0.084"),
+    ("o1", EDITS, "0.168"),
+    ("o1/standard", EDITS, "0.126"),
+    ("v2.6/pro", BOTH, "0.07"),
+    ("v2.5-turbo/pro", BOTH, "0.07"),
+    ("v2.5-turbo/standard", ("image-to-video",), "0.042"),
+    ("v2.1/master", BOTH, "0.28"),
+    ("v2.1/pro", ("image-to-video",), "0.098"),
+    ("v2.1/standard", ("image-to-video",), "0.056"),
+    ("v2/master", BOTH, "0.28"),
+    ("v1.6/pro", (*BOTH, "elements", "effects"), "0.098"),
+    ("v1.6/standard", (*BOTH, "elements", "effects"), "0.056"),
+    ("v1.5/pro", (*BOTH, "effects"), "0.10"),
+    ("v1/standard", (*BOTH, "effects"), "0.045"),
+    ("v1/pro", BOTH, "0.098"),
+    ("v3/pro", ("motion-control",), "0.168"),
+    ("v3/standard", ("motion-control",), "0.126"),
+    ("v2.6/pro", ("motion-control",), "0.112"),
+    ("v2.6/standard", ("motion-control",), "0.07"),
+    ("ai-avatar/v2", ("pro",), "0.115"),
+    ("ai-avatar/v2", ("standard",), "0.0562"),
+    ("v1/pro", ("ai-avatar",), "0.115"),
+    ("v1/standard", ("ai-avatar",), "0.0562"),
+    ("lipsync", ("audio-to-video", "text-to-video"), "0.014"),
+    ("v1", ("tts",), "0.007"),
+)
 
-OTHERS: Final = {
-    "v3/pro/motion-control": "0.168",
-    "v3/standard/motion-control": "0.126",
-    "v2.6/pro/motion-control": "0.112",
-    "v2.6/standard/motion-control": "0.07",
-    "ai-avatar/v2/pro": "0.115",
-    "ai-avatar/v2/standard": "0.0562",
-    "v1/pro/ai-avatar": "0.115",
-    "v1/standard/ai-avatar": "0.0562",
-    "lipsync/audio-to-video": "0.014",
-    "lipsync/text-to-video": "0.014",
-    "create-voice": "0.007",
-    "v1/tts": "0.007",
-    "video-to-audio": "0.007",
-}
-
-UNIT_PRICES: Final[Mapping[str, Decimal]] = _prices()
+UNIT_PRICES: Final[Mapping[str, Decimal]] = {
+    f"{KLING}/{version}/{task}": Decimal(price) for version, tasks, price in TABLE for task in tasks
+} | {f"{KLING}/create-voice": Decimal("0.007"), f"{KLING}/video-to-audio": Decimal("0.007")}
 
 # Units per second without audio, with audio, with a named voice. fal's unit is not a second: pro and
 # standard carry one price of 0.14 and differ by these.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -61,10 +62,22 @@ class Client:
         """Every request of the client, in the order of arrival."""
         return self.recorder.heard
 
-    @property
-    def lines(self) -> list[str]:
-        """Their methods and addresses."""
-        return [exchange.line for exchange in self.heard]
+    async def read(self, url: str) -> bytes:
+        """The file at *url* of the simulator's CDN."""
+        async with self._direct() as direct:
+            answer = await direct.get(url)
+            assert answer.status_code == 200
+            return answer.content
+
+    async def order(self, endpoint: str, order: dict[str, Any], headers: dict[str, str]) -> str:
+        """The id of an order placed past the client and the recorder."""
+        async with self._direct() as direct:
+            answer = await direct.post(f"/queue/{endpoint}", json=order, headers=headers)
+            return str(answer.json()["request_id"])
+
+    def _direct(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app=self.simulator)
+        return httpx.AsyncClient(transport=transport, base_url=self.own_url, headers={"Authorization": f"Key {KEY}"})
 
 
 Start = Callable[..., Awaitable[Client]]

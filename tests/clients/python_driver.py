@@ -101,8 +101,16 @@ def multipart(size: int) -> Any:
     return fal_client.upload(bytes(size), "video/mp4", "a.mp4")
 
 
-def submit_async() -> Any:
-    return asyncio.run(fal_client.submit_async(O3, ORDER))
+def submit(prompt: str) -> Any:
+    return fal_client.submit(O3, {"prompt": prompt})
+
+
+def submit_async(prompt: str) -> Any:
+    return asyncio.run(fal_client.submit_async(O3, {"prompt": prompt}))
+
+
+def run(prompt: str) -> Any:
+    return fal_client.run(O3, {"prompt": prompt})
 
 
 def result(request_id: str) -> Any:
@@ -123,7 +131,8 @@ def main(exchange: Callable[..., Any], arguments: dict[str, Any]) -> None:
     try:
         said = {"returned": plain(exchange(**arguments))}
     except fal_client.FalClientHTTPError as error:
-        facts = {"status": error.status_code, "message": error.message, "error_type": error.error_type}
+        timed_out = error.error_type == "request_timeout"
+        facts = {"status": error.status_code, "reasons": error.message, "timed_out": timed_out}
         said = {"raised": {"type": type(error).__name__} | facts}
     json.dump(said, sys.stdout)
 

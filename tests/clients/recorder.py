@@ -55,6 +55,13 @@ class Exchange:
         """The answer's JSON."""
         return json.loads(self.answer)
 
+    @property
+    def events(self) -> list[Any]:
+        """The JSON of every event, where the answer is an event stream."""
+        assert self.answer_headers["content-type"].startswith("text/event-stream")
+        lines = self.answer.decode().splitlines()
+        return [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:")]
+
 
 class Recorder:
     """

@@ -129,7 +129,7 @@ async def test_every_fault_of_the_order_is_named(api, caller, change, pointers):
 async def test_what_is_no_order_is_told_as_a_problem(api, caller, body):
     answer = await api.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
 
-    assert answer.status_code in {400, 404, 422}
+    assert answer.status_code in {404, 422}
     assert answer.headers["content-type"] == "application/problem+json"
 
 

@@ -110,17 +110,22 @@ const exchanges = {
   j12: ({ size }) =>
     fal.storage.upload(new File([Buffer.alloc(size, "callsheet")], "a.mp4", { type: "video/mp4" })),
 
-  result: ({ requestId }) => fal.queue.result(O3, { requestId }),
+  submit: ({ prompt }) => fal.queue.submit(O3, { input: { prompt } }),
 
-  status: ({ requestId }) => fal.queue.status(O3, { requestId }),
+  run: ({ prompt }) => fal.run(O3, { input: { prompt } }),
+
+  result: async ({ request_id: requestId }) => {
+    await fal.queue.subscribeToStatus(O3, { requestId, pollInterval: 20 });
+    return fal.queue.result(O3, { requestId });
+  },
 };
 
 const said = await exchanges[name](JSON.parse(args)).then(
   (returned) => ({ returned }),
   (error) => {
     if (!(error instanceof ApiError)) throw error;
-    const { name, status, body, isUserTimeout, fieldErrors } = error;
-    return { raised: { type: name, status, body, isUserTimeout, fieldErrors } };
+    const { name, status, body, fieldErrors: reasons, isUserTimeout: timed_out } = error;
+    return { raised: { type: name, status, body, reasons, timed_out } };
   },
 );
 writeFileSync(1, JSON.stringify(said));

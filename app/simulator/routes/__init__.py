@@ -1,0 +1,1 @@
+"""fal's services, one file each, and the simulator's own pages."""

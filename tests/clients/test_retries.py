@@ -1,0 +1,119 @@
+"""
+What the official clients do when fal's answer is lost or a refusal: the contract's table 4.1, and what it costs.
+
+fal knows no idempotency, so a client that sends a submit twice buys twice. This is why Callsheet exists.
+"""
+
+from typing import Final
+
+import pytest
+
+from tests.clients.conftest import Start
+
+O3: Final = "fal-ai/kling-video/o3/4k/text-to-video"
+# Five seconds at $0.42.
+PRICE: Final = 2.1
+LOST_ANSWER: Final = "[[sim: lost_answer, times=1]]"
+LOST_REQUEST: Final = "[[sim: lost_request, times=1]]"
+
+
+def refused(how: str) -> str:
+    """A prompt whose order is refused in this way, the first time only."""
+    return f"[[sim: refuse={how}, times=1]]"
+
+
+@pytest.fixture(params=["python", "javascript"])
+def client(request: pytest.FixtureRequest) -> Start:
+    """Either client."""
+    start: Start = request.getfixturevalue(request.param)
+    return start
+
+
+async def test_a_lost_answer_makes_the_client_buy_a_second_video(client: Start):
+    fal = await client()
+
+    said = await fal.do("submit", prompt=LOST_ANSWER)
+
+    first, second = fal.heard
+    assert first.line == second.line == f"POST queue.fal.run/{O3}"
+    assert (first.body, first.headers) == (second.body, second.headers)
+    assert (first.status, second.status) == (None, 200)
+    bill = await fal.bill()
+    assert [event["cost_total"] for event in bill] == [PRICE, PRICE]
+    assert said["returned"]["request_id"] in {event["request_id"] for event in bill}
+
+
+async def test_pythons_async_client_buys_twice_as_well(python: Start):
+    fal = await python()
+
+    await fal.do("submit_async", prompt=LOST_ANSWER)
+
+    assert [exchange.status for exchange in fal.heard] == [None, 200]
+    assert len(await fal.bill()) == 2
+
+
+async def test_a_request_lost_on_the_way_is_sent_again_and_bought_once(client: Start):
+    fal = await client()
+
+    said = await fal.do("submit", prompt=LOST_REQUEST)
+
+    assert [exchange.status for exchange in fal.heard] == [None, 200]
+    [event] = await fal.bill()
+    assert event["request_id"] == said["returned"]["request_id"]
+
+
+AGAIN: Final = True
+ERROR: Final = False
+
+
+@pytest.mark.parametrize(
+    ("client", "how", "reaction"),
+    [
+        ("python", "429", AGAIN),
+        ("python", "409", AGAIN),
+        ("python", "503", ERROR),
+        ("python", "nginx", AGAIN),
+        ("python", "500", ERROR),
+        ("javascript", "429", AGAIN),
+        ("javascript", "409", ERROR),
+        ("javascript", "503", AGAIN),
+        ("javascript", "nginx", AGAIN),
+        ("javascript", "500", ERROR),
+    ],
+    indirect=["client"],
+)
+async def test_which_refusals_of_a_submit_are_tried_again(client: Start, how: str, reaction: bool):
+    fal = await client(queue_s=600.0)
+
+    said = await fal.do("submit", prompt=refused(how))
+
+    if reaction is AGAIN:
+        assert [exchange.status for exchange in fal.heard][1:] == [200]
+        assert said["returned"]["request_id"] == fal.heard[1].answered["request_id"]
+    else:
+        [submit] = fal.heard
+        assert submit.status == said["raised"]["status"] == int(how)
+
+
+async def test_a_refusal_of_the_model_names_its_reasons(client: Start):
+    fal = await client()
+
+    said = await fal.do("run", prompt="[[sim: outcome=policy]]")
+
+    [run] = fal.heard
+    assert run.status == said["raised"]["status"] == 422
+    assert said["raised"]["reasons"] == run.answered["detail"]
+    assert said["raised"]["reasons"][0]["type"] == "content_policy_violation"
+
+
+async def test_a_start_timeout_of_the_callers_own_is_final(client: Start):
+    fal = await client(queue_s=600.0)
+    request_id = await fal.order(O3, {"prompt": "hi"}, {"X-Fal-Request-Start-Timeout": "0.2"})
+
+    said = await fal.do("result", request_id=request_id)
+
+    result = fal.heard[-1]
+    assert [exchange.status for exchange in fal.heard].count(504) == 1
+    assert result.answer_headers["x-fal-request-timeout-type"] == "user"
+    assert said["raised"]["status"] == 504
+    assert said["raised"]["timed_out"]
