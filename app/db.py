@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -11,7 +12,8 @@ from uuid import UUID
 import uuid_utils.compat
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -89,6 +91,22 @@ class Database:
                     raise
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
+
+    async def insist(self, work: Callable[[AsyncSession], Awaitable[T]], *, for_s: float) -> T:
+        """
+        What *work* returns, even if Postgres is away for a while, up to *for_s* seconds.
+
+        For news that would be lost otherwise. *Work* may run again after it was committed, if
+        that answer got lost, so it must do nothing the second time.
+        """
+        until = time.monotonic() + for_s
+        while True:
+            try:
+                return await self.run(work)
+            except (OperationalError, InterfaceError, PoolTimeout):
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
 
     async def close(self) -> None:
         """Close every connection."""

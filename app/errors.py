@@ -15,7 +15,8 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 log = structlog.get_logger()
@@ -193,9 +194,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InterfaceError)
-    async def _(request: Request, error: DBAPIError) -> Response:
+    @app.exception_handler(PoolTimeout)
+    async def _(request: Request, error: SQLAlchemyError) -> Response:
         # The driver's text quotes the statement's values; only its kind is told.
-        log.warning("database_unavailable", kind=type(error.orig).__name__)
+        log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)
         return problem(Unavailable(headers={"Retry-After": "1"}), request)
 
     @app.exception_handler(Exception)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
 
+    @model_validator(mode="after")
+    def _leases_outlast_calls(self) -> Self:
+        if self.lease_s <= 2 * self.fal_timeout_s:
+            raise ValueError("LEASE_S: must be more than twice FAL_TIMEOUT_S, or a slow call looks like a dead worker")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -149,4 +155,6 @@ class SecretFiles(PydanticBaseSettingsSource):
 def _plain(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"]).upper()
     message = cast("str", fault["msg"]).removeprefix("Value error, ")
+    if not name:
+        return message
     return f"{name}: {message[0].lower()}{message[1:]}"

@@ -85,6 +85,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             fal=FalClient(
                 fal_http,
                 queue_url=settings.fal_queue_url,
+                timeout_s=settings.fal_timeout_s,
                 key=settings.fal_key.get_secret_value() if settings.fal_key else "",
             ),
             owner=f"{socket.gethostname()}:{os.getpid()}",

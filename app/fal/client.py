@@ -5,6 +5,7 @@ Not fal's own client: that one sends a submit again after a dropped connection, 
 idempotency key, so the customer would pay twice.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,8 +42,9 @@ class Unanswered(Exception):
 class FalClient:
     """One fal account's view of the queue."""
 
-    def __init__(self, http: httpx.AsyncClient, *, queue_url: str, key: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, *, queue_url: str, key: str, timeout_s: float = 30.0) -> None:
         self._http = http
+        self._timeout_s = timeout_s
         self._queue_url = queue_url
         self._auth = {"Authorization": f"Key {key}"}
 
@@ -62,16 +64,18 @@ class FalClient:
             seconds = f"{start_timeout_s:.1f}"
             headers |= {"X-Fal-Request-Start-Timeout": seconds, "X-Fal-Request-Timeout": seconds}
         try:
-            answer = await self._http.post(
-                f"{self._queue_url}/{quote(endpoint)}",
-                params={"fal_webhook": webhook_url} if webhook_url else None,
-                content=as_json(model_input),
-                headers=headers,
-            )
+            # httpx bounds each step of a call; an answer that trickles needs a bound on the whole.
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._http.post(
+                    f"{self._queue_url}/{quote(endpoint)}",
+                    params={"fal_webhook": webhook_url} if webhook_url else None,
+                    content=as_json(model_input),
+                    headers=headers,
+                )
         except NOTHING_SENT as error:
             reason = job_error(None, None, text=f"fal can't be reached ({type(error).__name__}).", retryable=True)
             return Refused(None, "fal", reason)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             return Lost(type(error).__name__)
         if answer.status_code == 200:
             return accepted(_json(answer)) or Lost("unreadable answer")
@@ -112,8 +116,9 @@ class FalClient:
 
     async def _get(self, url: str) -> httpx.Response:
         try:
-            return await self._http.get(url, headers=self._auth)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._http.get(url, headers=self._auth)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Unanswered(type(error).__name__) from error
 
     def _url(self, given: str | None, endpoint: str, request_id: str, suffix: str) -> str:

@@ -7,6 +7,7 @@ job that says so, and it is never sent again until fal's own word proves that fa
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,14 +64,18 @@ class Dispatcher:
         match answer:
             case Accepted():
                 log.info("job_submitted", request_id=answer.request_id, **facts)
-                await self.db.run(partial(self._note_accepted, job=job, key=key, answer=answer))
+                await self._record(partial(self._note_accepted, job=job, key=key, answer=answer))
             case Refused():
                 log.warning("submit_refused", status_code=answer.code, why=answer.error["code"], **facts)
                 wait_s = answer.retry_after_s or leases.backoff_s(job.attempts)
-                await self.db.run(partial(lifecycle.refused, key=key, answer=answer, wait_s=wait_s))
+                await self._record(partial(lifecycle.refused, key=key, answer=answer, wait_s=wait_s))
             case Lost():
                 log.error("submit_answer_lost", why=answer.why, **facts)
-                await self.db.run(partial(lifecycle.lost, key=key, why=answer.why))
+                await self._record(partial(lifecycle.lost, key=key, why=answer.why))
+
+    async def _record(self, news: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Write down what fal said, even if Postgres is away just now: nobody else knows it."""
+        await self.db.insist(news, for_s=self.lease_s)
 
     async def _note_accepted(self, session: AsyncSession, job: Job, key: AttemptKey, answer: Accepted) -> None:
         expected_s = await queries.typical_s(session, job.model)

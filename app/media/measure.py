@@ -1,5 +1,6 @@
 """How long a delivered video really is, read from the file itself by a few range requests."""
 
+import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
@@ -13,6 +14,8 @@ from app.media import mp4
 log = structlog.get_logger()
 
 DEEPEST: Final = 4
+LONGEST_S: Final = 10.0
+"""fal waits fifteen seconds for a webhook's answer; measuring must leave room for the rest."""
 
 
 class Measure:
@@ -27,19 +30,29 @@ class Measure:
         if url is None:
             return None
         try:
-            head = await self._http.head(url)
-            size = int(head.raise_for_status().headers.get("content-length", 0))
-
-            async def read(offset: int, n: int) -> bytes:
-                span = {"Range": f"bytes={offset}-{offset + n - 1}"}
-                async with self._http.stream("GET", url, headers=span) as answer:
-                    # A server that ignores ranges would send it all.
-                    return await answer.aread() if answer.status_code == 206 else b""
-
-            return await mp4.length_s(read, size)
-        except (httpx.HTTPError, httpx.InvalidURL, SSRFGuardError, ValueError) as error:
+            async with asyncio.timeout(LONGEST_S):
+                return await self._read(url)
+        except (httpx.HTTPError, httpx.InvalidURL, SSRFGuardError, ValueError, TimeoutError) as error:
             log.warning("video_not_measured", why=type(error).__name__)
             return None
+
+    async def _read(self, url: str) -> Decimal | None:
+        head = await self._http.head(url)
+        size = int(head.raise_for_status().headers.get("content-length", 0))
+
+        async def read(offset: int, n: int) -> bytes:
+            span = {"Range": f"bytes={offset}-{offset + n - 1}"}
+            async with self._http.stream("GET", url, headers=span) as answer:
+                found = b""
+                # A server that ignores ranges would send it all, and a hostile one without end.
+                if answer.status_code == 206:
+                    async for part in answer.aiter_raw():
+                        found += part
+                        if len(found) >= n:
+                            break
+                return found[:n]
+
+        return await mp4.length_s(read, size)
 
 
 def _video_urls(value: Any, depth: int = 0) -> Iterator[str]:

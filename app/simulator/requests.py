@@ -85,6 +85,10 @@ class Request:
     def moved(self) -> None:
         """Let whoever watches look again, and every timer of the earlier state lapse."""
         self.turn += 1
+        self.show()
+
+    def show(self) -> None:
+        """Let whoever watches look again."""
         if self.changed is not None:
             self.changed.set()
             self.changed = None

@@ -117,6 +117,8 @@ class Script:
             plan = told["webhook"]
             told["said_webhook"] = True
             told["early"] = "early" in plan
+            if told["early"]:
+                told = {"queue_s": 0.0, "run_s": 0.0} | told
             if "late" in plan:
                 told.setdefault("webhook_s", 60.0)
             if plan in {("early",), ("late",)}:

@@ -54,6 +54,7 @@ class Simulator:
         self.dice = Random(config.seed)  # noqa: S311 - chance, not a secret
         self.next_scripts: deque[dict[str, Any]] = deque()
         self.submits: Counter[bytes] = Counter()
+        self._faulted: Counter[str] = Counter()
         self.tally: Counter[str] = Counter()
         self._given_transport = webhook_transport
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +131,12 @@ class Simulator:
             return header
         return self.next_scripts.popleft() if self.next_scripts else drawn
 
+    def faults_met(self, request: Request) -> int:
+        """How often this same order met its submit faults before now."""
+        met = self._faulted[request.endpoint + request.body]
+        self._faulted[request.endpoint + request.body] += 1
+        return met
+
     def accept(self, request: Request) -> None:
         """Take an order on; from here on it may cost money."""
         self.submits[fingerprint(request)] += 1
@@ -185,9 +192,10 @@ class Simulator:
             await self.webhooks.tell(request)
         else:
             request.told = True
-            self.book.write(request)
+            self._told(request)
 
     def _told(self, request: Request) -> None:
+        request.show()
         self.book.write(request)
 
 

@@ -1,8 +1,7 @@
 """What a client said and what it was answered, noted on the way to the app that answers."""
 
-import hashlib
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -26,7 +25,7 @@ KEPT_BYTES: Final = 256 * 1024
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and its answer; of a large body only the beginning is kept, with size and digest of it all."""
+    """One request and its answer; of a large body the beginning and the size are kept."""
 
     method: str
     host: str
@@ -39,7 +38,6 @@ class Exchange:
     """None while unanswered, and for ever when the connection was dropped instead."""
     answer_headers: Mapping[str, str] = field(default_factory=dict)
     answer: bytes = b""
-    sha256: Any = field(default_factory=hashlib.sha256, repr=False)
 
     @property
     def line(self) -> str:
@@ -84,13 +82,9 @@ class Recorder:
         exchange = self._begin(scope)
         self.heard.append(exchange)
 
-        async def hear() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                _note_body(exchange, message.get("body", b""))
-            return message
+        ear = Ear(receive, exchange)
 
-        async def say(message: MutableMapping[str, Any]) -> None:
+        async def say(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 exchange.answer_headers = _plain(message.get("headers", ()))
@@ -98,7 +92,7 @@ class Recorder:
                 exchange.answer += message.get("body", b"")[: KEPT_BYTES - len(exchange.answer)]
             await send(message)
 
-        await self._app(scope, hear, say)
+        await self._app(scope, ear.hear, say)
 
     def _begin(self, scope: Scope) -> Exchange:
         headers = _plain(scope["headers"])
@@ -118,12 +112,22 @@ class Recorder:
         )
 
 
+class Ear:
+    """Passes a request's messages on, and with them uvicorn's transport: the simulator drops a connection by it."""
+
+    def __init__(self, receive: Receive, exchange: Exchange) -> None:
+        self.transport = getattr(getattr(receive, "__self__", None), "transport", None)
+        self._receive = receive
+        self._exchange = exchange
+
+    async def hear(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            piece = message.get("body", b"")
+            self._exchange.size += len(piece)
+            self._exchange.body += piece[: KEPT_BYTES - len(self._exchange.body)]
+        return message
+
+
 def _plain(headers: Any) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-
-
-def _note_body(exchange: Exchange, piece: bytes) -> None:
-    exchange.size += len(piece)
-    exchange.sha256.update(piece)
-    if len(exchange.body) < KEPT_BYTES:
-        exchange.body += piece[: KEPT_BYTES - len(exchange.body)]

@@ -3,7 +3,32 @@
 import json
 from typing import Any
 
+import httpx
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+
+class AnswerLost(httpx.RemoteProtocolError):
+    """
+    The connection dropped instead of an answer.
+
+    An httpx error because a client on ASGITransport sees the app's own exceptions, and this is the one that
+    it would see of a socket.
+    """
+
+
+class Dropped(Response):
+    """No answer: the connection is cut."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn hands each call a bound method of its own cycle, and that knows the socket.
+        transport = getattr(getattr(receive, "__self__", None), "transport", None)
+        if transport is None:
+            raise AnswerLost("Server disconnected without sending a response.")
+        transport.abort()
+        # Until uvicorn knows it too; it would complain of a missing answer otherwise.
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def answer(code: int, body: Any, headers: dict[str, str] | None = None) -> Response:

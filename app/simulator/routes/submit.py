@@ -1,33 +1,22 @@
 """Taking an order: the only call that may cost money, and the one whose answer gets lost."""
 
 import asyncio
-import json
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
 from starlette.requests import Request as Call
 from starlette.responses import Response
 
 from app.simulator.endpoints import app_of, segments
 from app.simulator.files import kept_s
 from app.simulator.requests import Request
-from app.simulator.routes.answers import answer, failed, locked, nginx, no_access, no_application, not_found
+from app.simulator.routes.answers import Dropped, answer, failed, locked, nginx, no_access, no_application, not_found
 from app.simulator.script import BadScript, Script, from_header, from_prompt
 from app.simulator.simulator import Simulator
 
 YES: Final = frozenset({"1", "true", "yes"})
 # A webhook that should come first isn't waited for longer than this; its target may wait for our answer.
 EARLY_S: Final = 5.0
-
-
-class AnswerLost(httpx.RemoteProtocolError):
-    """
-    The connection drops instead of an answer.
-
-    An httpx error because a client on ASGITransport sees the app's own exceptions, and this one is what it
-    would see of a socket. Under uvicorn the socket itself is cut.
-    """
 
 
 async def submit(simulator: Simulator, call: Call, path: str, urls: str) -> Response:
@@ -50,14 +39,14 @@ async def submit(simulator: Simulator, call: Call, path: str, urls: str) -> Resp
     request = order(simulator, call, app=app, endpoint="/".join(parts), body=body)
     request.words, request.script = words, script
     faulty = script.times == 0 or simulator.faults_met(request) < script.times
-    if faulty and (no := await _not_taken(call, app, script)) is not None:
+    if faulty and (no := _not_taken(app, script)) is not None:
         return no
     request.webhook_url = call.query_params.get("fal_webhook")
     request.start_by = _start_by(simulator, call)
     simulator.accept(request)
     # The books are the evidence of what was paid for, so nobody hears of a request that isn't in them.
     await simulator.book.committed()
-    return await _told(simulator, call, request, urls, faulty=faulty)
+    return await _told(simulator, request, urls, faulty=faulty)
 
 
 def order(simulator: Simulator, call: Call, *, app: str, endpoint: str, body: bytes) -> Request:
@@ -107,10 +96,10 @@ def _start_by(simulator: Simulator, call: Call) -> float | None:
     return simulator.clock.now() + seconds if seconds > 0.1 else None
 
 
-async def _not_taken(call: Call, app: str, script: Script) -> Response | None:
+def _not_taken(app: str, script: Script) -> Response | None:
     """The fault by which this order isn't accepted, if its script has one."""
     if script.lost_request:
-        drop(call)
+        return Dropped()
     match script.refuse:
         case "":
             return None
@@ -125,7 +114,7 @@ async def _not_taken(call: Call, app: str, script: Script) -> Response | None:
     return failed(int(script.refuse))
 
 
-async def _told(simulator: Simulator, call: Call, request: Request, urls: str, *, faulty: bool) -> Response:
+async def _told(simulator: Simulator, request: Request, urls: str, *, faulty: bool) -> Response:
     """The answer to an accepted order, or what became of it."""
     script = request.script
     if script.early:
@@ -134,7 +123,7 @@ async def _told(simulator: Simulator, call: Call, request: Request, urls: str, *
         await asyncio.sleep(script.slow_answer_s)
     if faulty and script.lost_answer:
         simulator.tally["lost_answers"] += 1
-        drop(call)
+        return Dropped()
     if faulty and script.answer:
         return nginx(script.answer) if script.answer in {502, 503, 504} else failed(script.answer)
     base = f"{urls}/{request.app}/requests/{request.request_id}"
@@ -159,20 +148,3 @@ async def _ended_and_told(simulator: Simulator, request: Request) -> None:
                 await request.change()
     except TimeoutError:
         return
-
-
-def drop(call: Call) -> None:
-    """Cut the connection of *call*."""
-    # uvicorn hands each call the bound method of its own cycle, which knows the socket.
-    transport = getattr(getattr(call._receive, "__self__", None), "transport", None)  # noqa: SLF001
-    if isinstance(transport, asyncio.Transport):
-        transport.abort()
-    raise AnswerLost("Server disconnected without sending a response.")
-
-
-def is_json(body: bytes) -> bool:
-    try:
-        json.loads(body)
-    except ValueError:
-        return False
-    return True

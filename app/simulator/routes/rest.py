@@ -1,0 +1,78 @@
+"""rest.fal.ai: where uploads begin, tokens are minted and the webhooks' public keys are found."""
+
+from typing import Any
+from uuid import uuid4
+
+from starlette.requests import Request as Call
+from starlette.responses import Response
+
+from app.simulator.clock import iso
+from app.simulator.files import kept_s, safe_name
+from app.simulator.routes.answers import answer, bad_key
+from app.simulator.simulator import Simulator
+
+CDN_TOKEN_S = 3600.0
+
+
+async def serve(simulator: Simulator, call: Call, path: str) -> Response:
+    """Whatever came to the REST host."""
+    place = path.strip("/")
+    if place == ".well-known/jwks.json" and call.method == "GET":
+        return answer(200, simulator.keys.jwks())
+    if call.method != "POST":
+        return answer(404, {"detail": "Not Found"})
+    if not simulator.account.admits(call.headers.get("authorization")):
+        return bad_key()
+    body = await _json(call)
+    match place:
+        case "storage/auth/token":
+            return _cdn_token(simulator)
+        case "storage/upload/initiate":
+            return _initiate(simulator, call, body)
+        case "storage/upload/initiate-multipart":
+            return _initiate_multipart(simulator, call, body)
+        case "tokens":
+            return _token(simulator, body)
+    return answer(404, {"detail": "Not Found"})
+
+
+async def _json(call: Call) -> dict[str, Any]:
+    try:
+        body = await call.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _cdn_token(simulator: Simulator) -> Response:
+    token, expires_at = simulator.account.mint(frozenset(), CDN_TOKEN_S)
+    said = {"token": token, "token_type": "Bearer", "base_url": simulator.base, "expires_at": iso(expires_at)}
+    return answer(200, said)
+
+
+def _place(simulator: Simulator, body: dict[str, Any]) -> tuple[str, str]:
+    content_type = str(body.get("content_type") or "application/octet-stream")
+    return simulator.files.path(uuid4().hex, safe_name(body.get("file_name"), content_type)), content_type
+
+
+def _initiate(simulator: Simulator, call: Call, body: dict[str, Any]) -> Response:
+    place, content_type = _place(simulator, body)
+    simulator.files.promise(place, content_type, kept_s(call.headers.get("x-fal-object-lifecycle")))
+    url = simulator.files.url(place)
+    return answer(200, {"upload_url": f"{url}?signature={uuid4().hex}", "file_url": url})
+
+
+def _initiate_multipart(simulator: Simulator, call: Call, body: dict[str, Any]) -> Response:
+    place, content_type = _place(simulator, body)
+    upload_id = uuid4().hex
+    lives_s = kept_s(call.headers.get("x-fal-object-lifecycle"))
+    simulator.files.begin_parts(upload_id, place, content_type, lives_s)
+    url = simulator.files.url(place)
+    return answer(200, {"upload_url": f"{url}/multipart/{upload_id}?signature={uuid4().hex}", "file_url": url})
+
+
+def _token(simulator: Simulator, body: dict[str, Any]) -> Response:
+    """A short-lived token for a browser: a bare JSON string."""
+    apps = frozenset(str(app) for app in body.get("allowed_apps") or ())
+    token, _ = simulator.account.mint(apps, float(body.get("token_expiration") or 120))
+    return answer(201, token)
