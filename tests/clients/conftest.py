@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -96,9 +96,10 @@ async def python(certificates: tls.Certificates) -> AsyncIterator[Start]:
 
         async def start(**settings: Any) -> Client:
             own_url = f"https://{OWN_HOST}"
-            simulator, recorder = stage(own_url, settings)
-            port = await stack.enter_async_context(serving(recorder, bound(), certificates))
-            proxy = await stack.enter_async_context(tls.proxy_to(port))
+            simulator, recorder = await stage(stack, own_url, settings)
+            listener = stack.enter_context(free_port())
+            await stack.enter_async_context(serving(recorder, listener, certificates))
+            proxy = await stack.enter_async_context(tls.proxy_to(port_of(listener)))
             environment = clean_environment() | {
                 "HTTPS_PROXY": proxy,
                 "SSL_CERT_FILE": str(certificates.authority),
@@ -124,9 +125,9 @@ async def javascript(node_path: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> Client:
-            listener = bound()
-            own_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            simulator, recorder = stage(own_url, settings)
+            listener = stack.enter_context(free_port())
+            own_url = f"http://127.0.0.1:{port_of(listener)}"
+            simulator, recorder = await stage(stack, own_url, settings)
             await stack.enter_async_context(serving(recorder, listener))
             command = (node_path, str(node.FOLDER / "driver.mjs"), own_url)
             return Client(command, clean_environment(), recorder, simulator, own_url)
@@ -141,28 +142,30 @@ def clean_environment() -> dict[str, str]:
     return kept | {"FAL_KEY": KEY}
 
 
-def stage(own_url: str, settings: dict[str, Any]) -> tuple[FastAPI, Recorder]:
-    """A simulator for callers with our key, and the recorder before it."""
-    settings = {"queue_s": 0.0, "run_s": 0.0} | settings
+async def stage(stack: AsyncExitStack, own_url: str, settings: dict[str, Any]) -> tuple[FastAPI, Recorder]:
+    """A simulator for callers with our key, opened until *stack* closes, and the recorder before it."""
+    settings = {"queue_s": 0.0, "run_s": 0.0, "billing_delay_s": 0.0} | settings
     simulator = create_simulator(SimulatorConfig(public_url=own_url, keys=frozenset({KEY}), **settings))
+    await stack.enter_async_context(simulator.router.lifespan_context(simulator))
     return simulator, Recorder(simulator, own_url=own_url, doors=DOORS)
 
 
-def bound() -> socket.socket:
-    """A socket with a free port of this machine."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    return listener
+def free_port() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
 
 
 @asynccontextmanager
 async def serving(
     app: ASGIApp, listener: socket.socket, certificates: tls.Certificates | None = None
-) -> AsyncIterator[int]:
-    """Serve *app* on *listener*, under TLS if there are *certificates*; its port."""
+) -> AsyncIterator[None]:
+    """Serve *app* on *listener*, under TLS if there are *certificates*."""
     config = uvicorn.Config(
         app,
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,
@@ -170,13 +173,11 @@ async def serving(
         ssl_keyfile=certificates and certificates.key,
     )
     server = uvicorn.Server(config)
-    with closing(listener):
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            assert not task.done(), "the simulator didn't start"
-            await asyncio.sleep(0.005)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await task
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

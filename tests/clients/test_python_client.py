@@ -7,6 +7,7 @@ it asked for; the URLs of a submit answer are the simulator's own, and it follow
 
 import json
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from tests.clients.conftest import Start
@@ -19,6 +20,7 @@ APP: Final = "fal-ai/kling-video"
 SUBMIT: Final = f"POST queue.fal.run/{O3}"
 ORDER: Final = b'{"prompt":"hi","duration":"5"}'
 LONG: Final = 600.0
+MIB: Final = 1024 * 1024
 
 
 def submitted(exchange: Exchange) -> str:
@@ -282,13 +284,29 @@ async def test_p14_upload_to_the_older_storage(python: Start):
     assert await fal.read(said["returned"]) == b"hello"
 
 
-async def test_a_large_upload_goes_up_in_parts(python: Start):
+async def test_a_file_of_more_than_100_mib_goes_up_in_parts_ten_at_once(python: Start):
     fal = await python()
-    size = 100 * 1024 * 1024 + 1
+    size = 100 * MIB + 1
 
     said = await fal.do("multipart", size=size)
 
-    _, start, *parts, complete = fal.heard
-    assert start.line == "POST v3.fal.media/files/upload/multipart"
-    ...
-
+    token, start, *parts, complete = fal.heard
+    headers = PY | {"authorization": f"Bearer {token.answered['token']}"}
+    assert start.line == "POST simulator/files/upload/multipart"
+    assert start.headers == headers | {
+        "accept": "application/json",
+        "content-type": "video/mp4",
+        "x-fal-file-name": "a.mp4",
+    }
+    path = urlsplit(start.answered["access_url"]).path + "/multipart/" + start.answered["uploadId"]
+    assert sorted(part.line for part in parts) == sorted(f"PUT simulator{path}/{n}" for n in range(1, 12))
+    assert sum(part.size for part in parts) == size
+    assert all(part.headers == headers | {"content-type": "video/mp4"} for part in parts)
+    assert complete.line == f"POST simulator{path}/complete"
+    assert complete.headers == headers | JSON
+    # In the order in which the parts were done, whatever that was.
+    assert sorted((part["partNumber"], part["etag"]) for part in complete.json["parts"]) == sorted(
+        (int(part.target.rpartition("/")[2]), part.answer_headers["etag"]) for part in parts
+    )
+    assert said["returned"] == start.answered["access_url"]
+    assert len(await fal.read(said["returned"])) == size

@@ -1,0 +1,87 @@
+"""Settings: where they come from, and how their faults are told."""
+
+import pytest
+
+from app.cli.config import shown
+from app.settings import Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path):
+    """A folder without `.env`, and an environment without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path
+
+
+def test_every_fault_is_told_at_once_in_plain_words(monkeypatch):
+    monkeypatch.setenv("PORT", "many")
+    monkeypatch.setenv("PUBLIC_URL", "callsheet.example.com")
+    monkeypatch.setenv("DATABASE_URL", "mysql://root:hunter2@db/x")
+
+    with pytest.raises(SettingsError) as error:
+        Settings.read()
+
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["DATABASE_URL", "PORT", "PUBLIC_URL"]
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_secret_may_be_in_a_file(monkeypatch, nowhere):
+    (nowhere / "key").write_text("id:secret\n")
+    monkeypatch.setenv("FAL_KEY_FILE", str(nowhere / "key"))
+
+    settings = Settings.read()
+
+    assert settings.fal_key is not None
+    assert settings.fal_key.get_secret_value() == "id:secret"
+    assert settings.sources()["fal_key"] == "file"
+
+
+def test_a_secret_file_that_cannot_be_read_is_told(monkeypatch):
+    monkeypatch.setenv("FAL_KEY_FILE", "/nowhere/key")
+
+    with pytest.raises(SettingsError, match="FAL_KEY_FILE names /nowhere/key"):
+        Settings.read()
+
+
+def test_code_wins_over_environment_and_that_over_file_and_dotenv(monkeypatch, nowhere):
+    (nowhere / ".env").write_text("PORT=1\nHOST=from-dotenv\nLOG_LEVEL=ERROR\nUNKNOWN=x\n")
+    monkeypatch.setenv("PORT", "2")
+    monkeypatch.setenv("HOST", "from-environment")
+
+    settings = Settings.read(port=3)
+    sources = settings.sources(port=3)
+
+    assert (settings.port, settings.host, settings.log_level) == (3, "from-environment", "ERROR")
+    assert (sources["port"], sources["host"], sources["log_level"]) == ("given", "environment", ".env")
+    assert sources["poll_s"] == "default"
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p@h/d", "postgresql://u:p@h/d", "postgresql+psycopg://u:p@h/d"])
+def test_any_common_spelling_of_a_database_is_taken(url):
+    settings = Settings.read(database_url=url)
+
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg://u:p@h/d"
+
+
+def test_a_lease_that_a_slow_call_outlives_is_refused():
+    with pytest.raises(SettingsError, match="LEASE_S"):
+        Settings.read(fal_timeout_s=60, lease_s=90)
+
+
+def test_settings_never_change():
+    with pytest.raises(Exception, match="frozen"):
+        Settings.read().port = 1  # type: ignore[misc]
+
+
+def test_secrets_are_not_shown():
+    settings = Settings.read(fal_key="id:secret", database_url="postgresql://u:hunter2@h/d")
+
+    told = " ".join(shown(name, getattr(settings, name)) for name in Settings.model_fields) + repr(settings)
+
+    assert "id:secret" not in told
+    assert "hunter2" not in told
+    assert "u:***@h/d" in told
