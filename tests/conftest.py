@@ -6,6 +6,8 @@ TEST_DATABASE_URL names a server to use; without it each test process brings its
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -20,6 +22,7 @@ from app.migrate import upgrade
 from app.postgres import EmbeddedPostgres
 from app.settings import Settings
 from tests import signing
+from tests.world import World, build
 
 TEMPLATE = f"callsheet_template_{os.getpid()}"
 
@@ -82,3 +85,10 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
     """A client of *app* that needs no socket; an error of ours is answered, not raised."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://callsheet")
+
+
+@pytest.fixture
+async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """Callsheet and the simulator, wired to each other without sockets."""
+    async with AsyncExitStack() as stack:
+        yield await build(stack, database_url, tmp_path)

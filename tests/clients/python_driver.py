@@ -1,10 +1,10 @@
 """
-One exchange of fal's own Python client; what it returned or raised goes to stdout as JSON.
+Exchanges of fal's own Python client; what each returned or raised comes back as a line of JSON.
 
-    python python_driver.py p3 '{}'
+    echo '["p3", {}]' | FAL_KEY=… python python_driver.py
 
-A program of its own, since the client reads its environment when it is imported. It doesn't know that it isn't
-talking to fal.
+A program of its own, since only a process's environment leads the client elsewhere. Each exchange has a new client
+with connections of its own, and none of them knows that it isn't talking to fal.
 """
 
 import asyncio
@@ -14,15 +14,23 @@ from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
-import fal_client
-from fal_client.client import StorageACL, StorageACLRule, StorageSettings, SyncRequestHandle
+from fal_client.client import (
+    AsyncClient,
+    AsyncRequestHandle,
+    FalClientHTTPError,
+    StorageACL,
+    StorageACLRule,
+    StorageSettings,
+    SyncClient,
+    SyncRequestHandle,
+)
 
 O3: Final = "fal-ai/kling-video/o3/4k/text-to-video"
 ORDER: Final = {"prompt": "hi", "duration": "5"}
 
 
-def p1() -> Any:
-    return fal_client.submit(
+def p1(fal: SyncClient) -> Any:
+    return fal.submit(
         O3,
         ORDER,
         hint="h1",
@@ -33,93 +41,93 @@ def p1() -> Any:
     )
 
 
-def p2() -> Any:
-    return fal_client.submit(O3, ORDER)
+def p2(fal: SyncClient) -> Any:
+    return fal.submit(O3, ORDER)
 
 
-def p3() -> Any:
-    return fal_client.submit(O3, ORDER).status()
+def p3(fal: SyncClient) -> Any:
+    return fal.submit(O3, ORDER).status()
 
 
-def p4() -> Any:
-    return fal_client.submit(O3, ORDER).status(with_logs=True)
+def p4(fal: SyncClient) -> Any:
+    return fal.submit(O3, ORDER).status(with_logs=True)
 
 
-def p5() -> Any:
-    return fal_client.submit(O3, ORDER).get()
+def p5(fal: SyncClient) -> Any:
+    return fal.submit(O3, ORDER).get()
 
 
-def p6() -> Any:
-    return fal_client.submit(O3, ORDER).cancel()
+def p6(fal: SyncClient) -> Any:
+    return fal.submit(O3, ORDER).cancel()
 
 
-def p7() -> Any:
-    handle = fal_client.submit(O3, ORDER)
+def p7(fal: SyncClient) -> Any:
+    handle = fal.submit(O3, ORDER)
     handle.get()
     return handle.cancel()
 
 
-def p8(request_id: str) -> Any:
-    return fal_client.status(O3, request_id)
+def p8(fal: SyncClient, request_id: str) -> Any:
+    return fal.status(O3, request_id)
 
 
-def p9() -> Any:
+def p9(fal: SyncClient) -> Any:
     updates: list[Any] = []
-    output = fal_client.subscribe(
+    output = fal.subscribe(
         O3, ORDER, with_logs=True, on_queue_update=updates.append, priority="normal", client_timeout=20
     )
     return {"output": output, "updates": [plain(update) for update in updates]}
 
 
-def p10() -> Any:
-    return fal_client.run(O3, ORDER, hint="h1", start_timeout=5)
+def p10(fal: SyncClient) -> Any:
+    return fal.run(O3, ORDER, hint="h1", start_timeout=5)
 
 
-def p11() -> Any:
-    return list(fal_client.stream(O3, ORDER))
+def p11(fal: SyncClient) -> Any:
+    return list(fal.stream(O3, ORDER))
 
 
-def p12() -> Any:
-    handle = fal_client.submit("workflows/me/flow/sub", ORDER)
-    return fal_client.status("workflows/me/flow/sub", handle.request_id)
+def p12(fal: SyncClient) -> Any:
+    handle = fal.submit("workflows/me/flow/sub", ORDER)
+    return fal.status("workflows/me/flow/sub", handle.request_id)
 
 
-def p13() -> Any:
+def p13(fal: SyncClient) -> Any:
     lifecycle = StorageSettings(expires_in="1d", initial_acl=StorageACL("hide", [StorageACLRule("user-42", "allow")]))
-    return fal_client.upload(b"hello", "text/plain", "a.txt", lifecycle=lifecycle)
+    return fal.upload(b"hello", "text/plain", "a.txt", lifecycle=lifecycle)
 
 
-def p13_bare() -> Any:
-    return fal_client.upload(b"hello", "text/plain", "a.txt")
+def p13_bare(fal: SyncClient) -> Any:
+    return fal.upload(b"hello", "text/plain", "a.txt")
 
 
-def p14() -> Any:
-    return fal_client.upload(b"hello", "text/plain", "a.txt", repository="fal")
+def p14(fal: SyncClient) -> Any:
+    return fal.upload(b"hello", "text/plain", "a.txt", repository="fal")
 
 
-def multipart(size: int) -> Any:
-    return fal_client.upload(bytes(size), "video/mp4", "a.mp4")
+def multipart(fal: SyncClient, size: int) -> Any:
+    return fal.upload(bytes(size), "video/mp4", "a.mp4")
 
 
-def submit(prompt: str) -> Any:
-    return fal_client.submit(O3, {"prompt": prompt})
+def submit(fal: SyncClient, prompt: str) -> Any:
+    return fal.submit(O3, {"prompt": prompt})
 
 
-def submit_async(prompt: str) -> Any:
-    return asyncio.run(fal_client.submit_async(O3, {"prompt": prompt}))
+def submit_async(_: SyncClient, prompt: str) -> Any:
+    return asyncio.run(AsyncClient().submit(O3, {"prompt": prompt}))
 
 
-def run(prompt: str) -> Any:
-    return fal_client.run(O3, {"prompt": prompt})
+def run(fal: SyncClient, prompt: str) -> Any:
+    return fal.run(O3, {"prompt": prompt})
 
 
-def result(request_id: str) -> Any:
-    return fal_client.result(O3, request_id)
+def result(fal: SyncClient, request_id: str) -> Any:
+    return fal.result(O3, request_id)
 
 
 def plain(value: Any) -> Any:
     """*value* as JSON can say it, its type named beside its fields."""
-    if isinstance(value, SyncRequestHandle | fal_client.AsyncRequestHandle):
+    if isinstance(value, SyncRequestHandle | AsyncRequestHandle):
         fields = ("request_id", "response_url", "status_url", "cancel_url")
         return {"type": type(value).__name__} | {name: getattr(value, name) for name in fields}
     if is_dataclass(value) and not isinstance(value, type):
@@ -127,15 +135,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-def main(exchange: Callable[..., Any], arguments: dict[str, Any]) -> None:
+def answer(exchange: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """What came of *exchange*."""
     try:
-        said = {"returned": plain(exchange(**arguments))}
-    except fal_client.FalClientHTTPError as error:
+        return {"returned": plain(exchange(SyncClient(), **arguments))}
+    except FalClientHTTPError as error:
         timed_out = error.error_type == "request_timeout"
         facts = {"status": error.status_code, "reasons": error.message, "timed_out": timed_out}
-        said = {"raised": {"type": type(error).__name__} | facts}
-    json.dump(said, sys.stdout)
+        return {"raised": {"type": type(error).__name__} | facts}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        sys.stdout.write(json.dumps(answer(globals()[name], arguments)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(globals()[sys.argv[1]], json.loads(sys.argv[2]))
+    main()

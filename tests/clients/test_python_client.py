@@ -10,8 +10,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from tests.clients.conftest import Start
 from tests.clients.recorder import Exchange
+from tests.clients.stage import Start
 
 PY: Final = {"accept": "*/*", "authorization": "Key kid:ksecret", "user-agent": "fal-client/1.0.3 (python)"}
 JSON: Final = {"content-type": "application/json"}

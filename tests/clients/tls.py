@@ -34,7 +34,7 @@ def issue(folder: Path, *hosts: str) -> Certificates:
     """Certificates for *hosts*, signed by an authority whose own key is forgotten at once."""
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("Callsheet tests: authority")
-    key_usage = {usage: False for usage in KEY_USAGES}
+    key_usage = dict.fromkeys(KEY_USAGES, False)
     authority = (
         _certificate(authority_name, authority_name, authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -104,7 +104,7 @@ async def proxy_to(port: int) -> AsyncIterator[str]:
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
-        yield "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for tunnel in tunnels:

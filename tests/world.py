@@ -1,0 +1,119 @@
+"""Callsheet and fal's simulator, wired to each other without sockets; fal's clock stands still until told."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI
+
+from app.db import Database
+from app.jobs.dispatcher import Dispatcher
+from app.jobs.reconciler import Reconciler
+from app.main import create_app
+from app.settings import Settings
+from app.simulator.app import create_simulator
+from app.simulator.config import SimulatorConfig
+from app.wiring import opened
+from tests import factories as make
+
+STEPS: Final = 10
+
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@dataclass
+class World:
+    """Everything a test of the whole path needs."""
+
+    db: Database
+    api: httpx.AsyncClient
+    fal: httpx.AsyncClient
+    dispatcher: Dispatcher
+    reconciler: Reconciler
+
+    async def order(self, prompt: str = "a mecha lands", **body: Any) -> Any:
+        """The job of a new order."""
+        wanted = {"model": make.O3, "input": {"prompt": prompt, "duration": "5"}, **body}
+        answer = await self.api.post("/v1/jobs", json=wanted)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    async def job(self, job_id: str) -> Any:
+        """The job as its caller sees it now."""
+        return (await self.api.get(f"/v1/jobs/{job_id}")).json()
+
+    async def books(self) -> list[Any]:
+        """What fal says it was asked for, and bills."""
+        found: list[Any] = (await self.fal.get("/simulator/requests")).json()["requests"]
+        return found
+
+    async def at_fal(self, seconds: float) -> None:
+        """Let fal's clock move on, in steps: what starts in one can end in the next."""
+        for _ in range(STEPS):
+            moved = await self.fal.put("/simulator/clock", json={"advance_s": seconds / STEPS})
+            assert moved.is_success, moved.text
+
+    async def ended(self, job_id: str, within_s: float = 10.0) -> Any:
+        """The job once it has ended, by whoever brings the news."""
+        async with asyncio.timeout(within_s):
+            while (job := await self.job(job_id))["finished_at"] is None:
+                await asyncio.sleep(0.01)
+        return job
+
+    async def reconciled(self, job_id: str, within_s: float = 10.0) -> Any:
+        """The job once asking fal has ended it."""
+        async with asyncio.timeout(within_s):
+            while (job := await self.job(job_id))["finished_at"] is None:
+                await make.let_time_pass(self.db)
+                await self.reconciler.run_once()
+                await asyncio.sleep(0.01)
+        return job
+
+
+class Later:
+    """An ASGI app that is made after those who will call it."""
+
+    def __init__(self) -> None:
+        self.app: FastAPI | None = None
+
+    async def __call__(self, *args: Any) -> None:
+        """Call it."""
+        assert self.app is not None
+        await self.app(*args)
+
+
+async def build(stack: AsyncExitStack, database_url: str, folder: Path, **given: Any) -> World:
+    """A world over the database at *database_url*; *given* are settings to change."""
+    callsheet = Later()
+    simulator = create_simulator(
+        SimulatorConfig(public_url="http://fal", data_dir=folder, run_s=3, queue_s=1, webhook_retry_s=(0.01,) * 5),
+        webhook_transport=httpx.ASGITransport(app=callsheet, raise_app_exceptions=False),
+    )
+    await stack.enter_async_context(simulator.router.lifespan_context(simulator))
+    to_fal = httpx.ASGITransport(app=simulator, raise_app_exceptions=False)
+    settings = Settings.read(
+        **{
+            "database_url": database_url,
+            "fal_key": "test",
+            "fal_queue_url": "http://fal/queue",
+            "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
+            "public_url": "http://callsheet",
+            "_env_file": None,
+            **given,
+        }
+    )
+    callsheet.app = create_app(settings, fal_transport=to_fal)
+    await stack.enter_async_context(callsheet.app.router.lifespan_context(callsheet.app))
+    parts = await stack.enter_async_context(opened(settings, fal_transport=to_fal))
+    fal = await stack.enter_async_context(httpx.AsyncClient(transport=to_fal, base_url="http://fal"))
+    ours = httpx.ASGITransport(app=callsheet.app, raise_app_exceptions=False)
+    _, key = await make.make_key(parts.db)
+    api = httpx.AsyncClient(transport=ours, base_url="http://callsheet", headers={"Authorization": f"Bearer {key}"})
+    await stack.enter_async_context(api)
+    stopped = await fal.put("/simulator/clock", json={"stopped": True})
+    assert stopped.is_success, stopped.text
+    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler())
