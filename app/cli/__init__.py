@@ -8,6 +8,8 @@ import sys
 
 from cyclopts import App
 
+from app.cli.trouble import in_plain_words
+
 app = App(
     name="callsheet",
     help="A self-hosted gateway for generative-video jobs: accepted is kept, paid once, priced to the cent.",
@@ -39,7 +41,5 @@ jobs.command("app.cli.jobs:index", name="list", help="List jobs, newest first.")
 
 def main() -> None:
     """Run the command line; what a user can mend is told in one line, without a traceback."""
-    from app.cli.trouble import in_plain_words  # noqa: PLC0415 - only needed when a command runs
-
     with in_plain_words():
         sys.exit(app())

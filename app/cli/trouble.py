@@ -26,25 +26,29 @@ class Trouble(Exception):
 @contextmanager
 def in_plain_words() -> Iterator[None]:
     """Tell what a user can mend in plain words, and leave with its exit code."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError  # noqa: PLC0415 - slow to import
-
-    from app.catalog.reading import CatalogError  # noqa: PLC0415
-    from app.postgres import PostgresError  # noqa: PLC0415
-    from app.settings import SettingsError  # noqa: PLC0415
-
     try:
         yield
     except Trouble as trouble:
         _leave(str(trouble), trouble.code)
-    except (SettingsError, CatalogError, PostgresError) as error:
-        _leave(str(error), Exit.REFUSED)
-    except OperationalError as error:
-        first, *_ = str(error.orig).splitlines()
-        _leave(f"The database can't be reached: {first}", Exit.UNREACHABLE)
-    except ProgrammingError:
-        _leave("The database has not the tables this version needs; run `callsheet migrate` first.", Exit.REFUSED)
     except KeyboardInterrupt:
         _leave("Stopped.", Exit.REFUSED)
+    except Exception as error:
+        if isinstance(error, _raised("app.settings:SettingsError", "app.catalog.reading:CatalogError")):
+            _leave(str(error), Exit.REFUSED)
+        if isinstance(error, _raised("app.postgres:PostgresError")):
+            _leave(str(error), Exit.REFUSED)
+        if isinstance(error, _raised("sqlalchemy.exc:OperationalError")):
+            _leave(f"The database can't be reached: {str(error).splitlines()[0]}", Exit.UNREACHABLE)
+        if isinstance(error, _raised("sqlalchemy.exc:ProgrammingError")):
+            _leave("The database has not the tables this version needs; run `callsheet migrate` first.", Exit.REFUSED)
+        raise
+
+
+def _raised(*names: str) -> tuple[type[BaseException], ...]:
+    """The classes called *names*, as far as they are loaded: one that isn't can't have been raised."""
+    parts = (name.split(":") for name in names)
+    found = (getattr(sys.modules.get(module), name, None) for module, name in parts)
+    return tuple(each for each in found if each is not None)
 
 
 def _leave(text: str, code: Exit) -> None:

@@ -69,9 +69,10 @@ def up(
         _ensure_free(settings.host, wanted, name)
     settings.data.mkdir(parents=True, exist_ok=True)
     postgres = None if settings.database_url else EmbeddedPostgres(settings.data.resolve() / "postgres")
+    # Whoever holds the folder's Postgres is the only one here; what a killed one left behind may go.
+    url = postgres.start() if postgres else _given_url(settings)
     try:
-        # Started from the main thread: Postgres is told to stop when the thread that started it ends.
-        url = postgres.start() if postgres else _given_url(settings)
+        Running.forget(settings.data)
         upgrade(url)
         in_force = _in_force(settings, url, simulator_port)
         asyncio.run(_run(in_force, postgres, None if settings.fal_key else simulator_port))

@@ -63,7 +63,7 @@ class Dispatcher:
         facts = {"job_id": str(job.id), "attempt": attempt.number}
         match answer:
             case Accepted():
-                log.info("job_submitted", request_id=answer.request_id, **facts)
+                log.info("job_submitted", fal_request_id=answer.request_id, **facts)
                 await self._record(partial(self._note_accepted, job=job, key=key, answer=answer))
             case Refused():
                 log.warning("submit_refused", status_code=answer.code, why=answer.error["code"], **facts)

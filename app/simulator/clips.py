@@ -57,7 +57,7 @@ class Clips:
     def make(self, shape: Shape) -> asyncio.Future[Path]:
         """The file of *shape*, made now if it has to be."""
         making = self._making.get(shape)
-        if making is None:
+        if making is None or (making.done() and making.exception() is not None):
             making = asyncio.get_running_loop().run_in_executor(self._threads, self._make, shape)
             self._making[shape] = making
         return making

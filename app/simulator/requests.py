@@ -31,6 +31,10 @@ class Result:
     payload_error: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
+    def output(self) -> Any:
+        """The body as the model meant it."""
+        return json.loads(self.body)
+
 
 @dataclass(slots=True)
 class Delivery:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import httpx
 
-from app.simulator import tariff
 from app.simulator.account import Account
 from app.simulator.book import Book
 from app.simulator.clips import Clips, require_encoder
@@ -19,10 +18,9 @@ from app.simulator.clock import Clock
 from app.simulator.config import SimulatorConfig
 from app.simulator.faults import FaultRates, draw
 from app.simulator.files import Files
-from app.simulator.inputs import Problem, Shape, problems, rules_of, shape_of
-from app.simulator.outcomes import failure, no_such_path, refused, request_error, success
 from app.simulator.queue import Queue
-from app.simulator.requests import Request, Result
+from app.simulator.requests import Request
+from app.simulator.runs import Runs
 from app.simulator.signing import Keys
 from app.simulator.transport import KeepAliveTransport
 from app.simulator.webhooks import Webhooks

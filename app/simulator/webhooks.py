@@ -34,7 +34,7 @@ def content(request: Request) -> bytes:
     said = {
         "error": None if succeeded else f"Invalid status code: {result.code}",
         "gateway_request_id": request.gateway_request_id,
-        "payload": None if result.payload_error else json.loads(result.body),
+        "payload": None if result.payload_error else result.output(),
         "request_id": request.request_id,
         "status": "OK" if succeeded else "ERROR",
     }

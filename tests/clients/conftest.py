@@ -14,7 +14,6 @@ from tests.clients.stage import (
     PythonProgram,
     Start,
     clean_environment,
-    python_program,
     serving,
     simulating,
 )
@@ -28,8 +27,11 @@ async def python_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
     certificates = tls.issue(tmp_path_factory.mktemp("certificates"), *tls.FAL_HOSTS, OWN_HOST)
     async with serving(certificates) as port, tls.proxy_to(port.number) as proxy:
         led = {"HTTPS_PROXY": proxy, "SSL_CERT_FILE": str(certificates.authority)}
-        async with python_program(clean_environment() | led) as program:
+        program = PythonProgram(clean_environment() | led)
+        try:
             yield port, program
+        finally:
+            await program.stop()
 
 
 @pytest.fixture

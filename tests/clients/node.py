@@ -47,8 +47,10 @@ def _npm_ci(npm: str) -> None:
     except subprocess.TimeoutExpired:
         raise Unavailable("npm could not fetch the client's packages within 90 seconds; is there a network?") from None
     if done.returncode != 0:
-        last = [line for line in done.stderr.splitlines() if "error" in line.lower()][:2]
-        raise Unavailable(f"npm could not fetch the client's packages; is there a network? {' / '.join(last)}")
+        why = next((line for line in done.stderr.splitlines() if line.startswith("npm error code")), "")
+        raise Unavailable(
+            f"npm could not fetch the client's packages, is there a network? ({why or 'no reason given'})"
+        )
 
 
 if __name__ == "__main__":

@@ -89,32 +89,36 @@ class Program(Protocol):
 class PythonProgram:
     """The Python client's driver. One process for all exchanges: starting it takes longer than most of them."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
 
     async def __call__(self, exchange: str, arguments: dict[str, Any]) -> Any:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(json.dumps([exchange, arguments]).encode() + b"\n")
-        line = await asyncio.wait_for(stdout.readline(), PATIENCE_S)
-        assert line, "the driver has died"
-        return json.loads(line)
+        process = self._process or await self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([exchange, arguments]).encode() + b"\n")
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
+            assert line, "the Python client's driver died; its own words are above"
+            return json.loads(line)
+        except BaseException:
+            # Its answer may still come, and mustn't be taken for the next one's.
+            await self.stop()
+            raise
 
+    async def _start(self) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        command = (sys.executable, str(FOLDER / "python_driver.py"))
+        self._process = await asyncio.create_subprocess_exec(*command, env=self._environment, stdin=pipe, stdout=pipe)
+        return self._process
 
-@asynccontextmanager
-async def python_program(environment: dict[str, str]) -> AsyncIterator[PythonProgram]:
-    """The Python client's driver, started in *environment*."""
-    pipe = asyncio.subprocess.PIPE
-    driver = str(FOLDER / "python_driver.py")
-    process = await asyncio.create_subprocess_exec(sys.executable, driver, env=environment, stdin=pipe, stdout=pipe)
-    try:
-        yield PythonProgram(process)
-    finally:
-        # Killed by its own handle: an exchange that was given up on may still be under way.
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,21 @@ class Client:
     def heard(self) -> list[Exchange]:
         """Every request of the client, in the order of arrival."""
         return self.recorder.heard
+
+    async def do_in_time(self, exchange: str, *waits_s: float) -> Any:
+        """The same, the simulator's clock put ahead by one of *waits_s* each time the client has seen a status."""
+        async with asyncio.TaskGroup() as tasks, self._direct() as direct:
+            doing = tasks.create_task(self.do(exchange))
+            for wait_s in waits_s:
+                seen = self._statuses()
+                while self._statuses() == seen:  # noqa: ASYNC110 - it is another process that moves on
+                    await asyncio.sleep(0.01)
+                (await direct.put("/simulator/clock", json={"advance_s": wait_s})).raise_for_status()
+        return doing.result()
+
+    def _statuses(self) -> int:
+        """How many statuses were told so far, one by one or in a stream."""
+        return sum(exchange.answer.count(b'"status":') for exchange in self.heard[1:])
 
     async def read(self, url: str) -> bytes:
         """The file at *url* of the simulator's CDN."""

@@ -13,13 +13,11 @@ from tests.clients.stage import Start
 O3: Final = "fal-ai/kling-video/o3/4k/text-to-video"
 # Five seconds at $0.42.
 PRICE: Final = "2.10"
-LOST_ANSWER: Final = "[[sim: lost_answer, times=1]]"
-LOST_REQUEST: Final = "[[sim: lost_request, times=1]]"
 
 
-def refused(how: str) -> str:
-    """A prompt whose order is refused in this way, the first time only."""
-    return f"[[sim: refuse={how}, times=1]]"
+def once(fault: str) -> str:
+    """A prompt whose order meets with this fault of the simulator the first time only."""
+    return f"[[sim: {fault}, times=1]]"
 
 
 @pytest.fixture(params=["python", "javascript"])
@@ -29,15 +27,16 @@ def client(request: pytest.FixtureRequest) -> Start:
     return start
 
 
-async def test_a_lost_answer_makes_the_client_buy_a_second_video(client: Start):
+@pytest.mark.parametrize(("fault", "status"), [("lost_answer", None), ("answer=502", 502)])
+async def test_a_lost_answer_makes_the_client_buy_a_second_video(client: Start, fault: str, status: int | None):
     fal = await client()
 
-    said = await fal.do("submit", prompt=LOST_ANSWER)
+    said = await fal.do("submit", prompt=once(fault))
 
     first, second = fal.heard
     assert first.line == second.line == f"POST queue.fal.run/{O3}"
     assert (first.body, first.headers) == (second.body, second.headers)
-    assert (first.status, second.status) == (None, 200)
+    assert (first.status, second.status) == (status, 200)
     forgotten, known = await fal.books()
     assert forgotten["billed"] == known["billed"] == PRICE
     assert said["returned"]["request_id"] == known["request_id"] != forgotten["request_id"]
@@ -46,7 +45,7 @@ async def test_a_lost_answer_makes_the_client_buy_a_second_video(client: Start):
 async def test_pythons_async_client_buys_twice_as_well(python: Start):
     fal = await python()
 
-    await fal.do("submit_async", prompt=LOST_ANSWER)
+    await fal.do("submit_async", prompt=once("lost_answer"))
 
     assert [exchange.status for exchange in fal.heard] == [None, 200]
     assert [order["billed"] for order in await fal.books()] == [PRICE, PRICE]
@@ -55,7 +54,7 @@ async def test_pythons_async_client_buys_twice_as_well(python: Start):
 async def test_a_request_lost_on_the_way_is_sent_again_and_bought_once(client: Start):
     fal = await client()
 
-    said = await fal.do("submit", prompt=LOST_REQUEST)
+    said = await fal.do("submit", prompt=once("lost_request"))
 
     assert [exchange.status for exchange in fal.heard] == [None, 200]
     [order] = await fal.books()
@@ -85,7 +84,7 @@ ERROR: Final = False
 async def test_which_refusals_of_a_submit_are_tried_again(client: Start, how: str, reaction: bool):
     fal = await client(queue_s=600.0)
 
-    said = await fal.do("submit", prompt=refused(how))
+    said = await fal.do("submit", prompt=once(f"refuse={how}"))
 
     if reaction is AGAIN:
         assert [exchange.status for exchange in fal.heard][1:] == [200]

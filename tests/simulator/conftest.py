@@ -172,7 +172,7 @@ async def served() -> AsyncIterator[Callable[..., Awaitable[str]]]:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", lifespan="auto"))
             task = asyncio.create_task(server.serve(sockets=[listening]))
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.005)
 
             async def stop() -> None:

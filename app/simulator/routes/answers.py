@@ -20,7 +20,7 @@ class AnswerLost(httpx.RemoteProtocolError):
 class Dropped(Response):
     """No answer: the connection is cut."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         # uvicorn hands each call a bound method of its own cycle, and that knows the socket.
         transport = getattr(getattr(receive, "__self__", None), "transport", None)
         if transport is None:

@@ -1,6 +1,7 @@
 """rest.fal.ai: where uploads begin, tokens are minted and the webhooks' public keys are found."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 from uuid import uuid4
 
 from starlette.requests import Request as Call
@@ -19,21 +20,11 @@ async def serve(simulator: Simulator, call: Call, path: str) -> Response:
     place = path.strip("/")
     if place == ".well-known/jwks.json" and call.method == "GET":
         return answer(200, simulator.keys.jwks())
-    if call.method != "POST":
+    if call.method != "POST" or place not in ROUTES:
         return answer(404, {"detail": "Not Found"})
     if not simulator.account.admits(call.headers.get("authorization")):
         return bad_key()
-    body = await _json(call)
-    match place:
-        case "storage/auth/token":
-            return _cdn_token(simulator)
-        case "storage/upload/initiate":
-            return _initiate(simulator, call, body)
-        case "storage/upload/initiate-multipart":
-            return _initiate_multipart(simulator, call, body)
-        case "tokens":
-            return _token(simulator, body)
-    return answer(404, {"detail": "Not Found"})
+    return ROUTES[place](simulator, call, await _json(call))
 
 
 async def _json(call: Call) -> dict[str, Any]:
@@ -44,7 +35,7 @@ async def _json(call: Call) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _cdn_token(simulator: Simulator) -> Response:
+def _cdn_token(simulator: Simulator, *_: object) -> Response:
     token, expires_at = simulator.account.mint(frozenset(), CDN_TOKEN_S)
     said = {"token": token, "token_type": "Bearer", "base_url": simulator.base, "expires_at": iso(expires_at)}
     return answer(200, said)
@@ -71,8 +62,16 @@ def _initiate_multipart(simulator: Simulator, call: Call, body: dict[str, Any]) 
     return answer(200, {"upload_url": f"{url}/multipart/{upload_id}?signature={uuid4().hex}", "file_url": url})
 
 
-def _token(simulator: Simulator, body: dict[str, Any]) -> Response:
+def _token(simulator: Simulator, _call: Call, body: dict[str, Any]) -> Response:
     """A short-lived token for a browser: a bare JSON string."""
     apps = frozenset(str(app) for app in body.get("allowed_apps") or ())
     token, _ = simulator.account.mint(apps, float(body.get("token_expiration") or 120))
     return answer(201, token)
+
+
+ROUTES: Final[dict[str, Callable[[Simulator, Call, dict[str, Any]], Response]]] = {
+    "storage/auth/token": _cdn_token,
+    "storage/upload/initiate": _initiate,
+    "storage/upload/initiate-multipart": _initiate_multipart,
+    "tokens": _token,
+}

@@ -7,6 +7,7 @@ from uuid import uuid4
 from starlette.requests import Request as Call
 from starlette.responses import Response
 
+from app.simulator.account import EXHAUSTED
 from app.simulator.endpoints import app_of, segments
 from app.simulator.files import kept_s
 from app.simulator.requests import Request
@@ -100,25 +101,23 @@ def _not_taken(app: str, script: Script) -> Response | None:
     """The fault by which this order isn't accepted, if its script has one."""
     if script.lost_request:
         return Dropped()
-    match script.refuse:
-        case "":
-            return None
-        case "locked" | "403":
-            return locked("Exhausted balance")
-        case "401":
-            return no_access(app)
-        case "unknown_app" | "404":
-            return no_application(app)
-        case "nginx":
-            return nginx(503)
-    return failed(int(script.refuse))
+    if not script.refuse:
+        return None
+    named = {
+        "locked": locked(EXHAUSTED),
+        "401": no_access(app),
+        "unknown_app": no_application(app),
+        "404": no_application(app),
+        "nginx": nginx(503),
+    }
+    return named.get(script.refuse) or failed(int(script.refuse))
 
 
 async def _told(simulator: Simulator, request: Request, urls: str, *, faulty: bool) -> Response:
     """The answer to an accepted order, or what became of it."""
     script = request.script
     if script.early:
-        await _ended_and_told(simulator, request)
+        await _ended_and_told(request)
     if faulty and script.slow_answer_s:
         await asyncio.sleep(script.slow_answer_s)
     if faulty and script.lost_answer:
@@ -127,7 +126,7 @@ async def _told(simulator: Simulator, request: Request, urls: str, *, faulty: bo
     if faulty and script.answer:
         return nginx(script.answer) if script.answer in {502, 503, 504} else failed(script.answer)
     base = f"{urls}/{request.app}/requests/{request.request_id}"
-    said = {
+    said: dict[str, Any] = {
         "status": "IN_QUEUE",
         "request_id": request.request_id,
         "response_url": base,
@@ -140,7 +139,7 @@ async def _told(simulator: Simulator, request: Request, urls: str, *, faulty: bo
     return answer(200, said, {"x-fal-request-id": request.request_id})
 
 
-async def _ended_and_told(simulator: Simulator, request: Request) -> None:
+async def _ended_and_told(request: Request) -> None:
     """Let the whole request happen, its first webhook included, before the submit is answered."""
     try:
         async with asyncio.timeout(EARLY_S):

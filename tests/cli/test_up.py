@@ -1,0 +1,301 @@
+"""`callsheet up` and the commands beside it, as a user runs them: real processes, sockets, database and video."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import av
+import httpx
+import pytest
+
+from app.settings import Settings
+
+CALLSHEET = [sys.executable, "-m", "app.cli"]
+ROOT = Path(__file__).parents[2]
+O3 = "fal-ai/kling-video/o3/4k/text-to-video"
+V1 = "fal-ai/kling-video/v1/pro/text-to-video"
+MECHA = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
+TOKYO = "A stylish woman walks down a Tokyo street filled with warm glowing neon and animated city signage"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(**given: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    return {**kept, "PYTHONPATH": str(ROOT), **given}
+
+
+def call(*arguments: str, cwd: Path, **given: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*CALLSHEET, *arguments],
+        cwd=cwd,
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Up:
+    """A running `callsheet up`."""
+
+    def __init__(self, folder: Path, **given: str) -> None:
+        self.folder = folder
+        self.ports = {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())}
+        with (folder / "up.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*CALLSHEET, "up"], cwd=folder, env=environment(**self.ports, **given), stdout=log, stderr=log
+            )
+        told = folder / ".callsheet" / "up.json"
+        until = time.monotonic() + 30
+        while not told.exists() or json.loads(told.read_text())["pid"] != self.process.pid:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < until, self.log
+            time.sleep(0.02)
+        self.running: dict[str, Any] = json.loads(told.read_text())
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "up.log").read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """End it; how long that took, in seconds."""
+        since = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20)
+        return time.monotonic() - since
+
+    def submit(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return call("jobs", "submit", *arguments, cwd=self.folder)
+
+
+@contextmanager
+def running(folder: Path, **given: str) -> Iterator[Up]:
+    up = Up(folder, **given)
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("up")) as started:
+        yield started
+
+
+def seconds_of(path: Path) -> tuple[str, float, float]:
+    """Codec, length and length of one frame of a video file."""
+    with av.open(str(path)) as file:
+        video = file.streams.video[0]
+        assert video.duration is not None
+        assert video.time_base is not None
+        assert video.average_rate is not None
+        return video.codec_context.name, float(video.duration * video.time_base), float(1 / video.average_rate)
+
+
+def listens(port: str) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+def test_the_printed_command_brings_a_playable_video_and_its_price(up):
+    assert O3 in up.log
+    path = up.folder / "mecha.mp4"
+
+    done = up.submit(
+        O3, "-i", f"prompt={MECHA}", "-i", "duration=5", "-i", "aspect_ratio=16:9", "--watch", "--json", "-o", str(path)
+    )
+
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    assert (job["status"], job["cost"]["quoted"], job["cost"]["charged"]) == ("succeeded", "2.10", "2.10")
+    codec, length, frame = seconds_of(path)
+    assert codec == "h264"
+    assert abs(length - 5) <= frame
+
+
+def test_the_second_order_is_priced_from_the_unverified_entry(up):
+    path = up.folder / "tokyo.mp4"
+
+    done = up.submit(V1, "-i", f"prompt={TOKYO}", "-i", "duration=10", "--json", "-o", str(path))
+
+    job = json.loads(done.stdout)
+    assert (job["status"], job["cost"]["seconds"], job["cost"]["charged"]) == ("succeeded", "10", "1.00")
+    _, length, frame = seconds_of(path)
+    assert abs(length - 10) <= frame
+
+
+def test_shots_are_charged_by_their_sum(up):
+    shots = json.dumps([{"prompt": "one", "duration": n} for n in ("3", "4", "5")])
+    path = up.folder / "shots.mp4"
+
+    done = up.submit(O3, "-i", f"multi_prompt:={shots}", "--json", "-o", str(path))
+
+    assert json.loads(done.stdout)["cost"]["charged"] == "5.04"
+    _, length, frame = seconds_of(path)
+    assert abs(length - 12) <= frame
+
+
+def test_a_job_that_fails_says_why_and_exits_with_one(up):
+    done = up.submit(O3, "-i", "prompt=[[sim: outcome=content_policy_violation]] x", "--watch")
+
+    assert done.returncode == 1
+    assert "content policy" in done.stdout
+    assert "charged  0.00 USD" in done.stdout
+
+
+def test_an_order_that_is_refused_names_every_fault_and_exits_with_two(up):
+    done = up.submit(O3, "-i", "duration=2", "-i", "promt=x")
+
+    assert done.returncode == 2
+    assert "/input/duration" in done.stderr
+    assert "/input/promt" in done.stderr
+
+
+def test_other_commands_find_the_running_one(up):
+    made = call("keys", "create", "app", cwd=up.folder)
+    listed = call("keys", "list", cwd=up.folder)
+    jobs = call("jobs", "list", "--json", cwd=up.folder)
+    tenants = call("tenants", "list", cwd=up.folder)
+
+    key = made.stdout.strip()
+    assert key.startswith("cs_")
+    assert key not in listed.stdout
+    assert isinstance(json.loads(jobs.stdout), list)
+    assert "default" in tenants.stdout
+    answer = httpx.get(f"{up.running['url']}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+
+
+def test_a_revoked_key_works_no_more(up):
+    key = call("keys", "create", "leaked", cwd=up.folder).stdout.strip()
+    row = next(
+        line for line in call("keys", "list", cwd=up.folder, COLUMNS="300").stdout.splitlines() if "leaked" in line
+    )
+
+    call("keys", "revoke", row.split()[0], cwd=up.folder)
+
+    answer = httpx.get(f"{up.running['url']}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 401
+
+
+def test_where_it_runs_is_for_its_owner_only(up):
+    for name in ("up.json", "api_key"):
+        assert (up.folder / ".callsheet" / name).stat().st_mode & 0o777 == 0o600
+    assert up.running.keys() == {"url", "api_key", "simulator_url", "pid"}
+
+
+def test_a_second_one_on_the_same_folder_gets_one_clear_line(up):
+    second = call("up", cwd=up.folder, PORT=str(free_port()), SIMULATOR_PORT=str(free_port()))
+
+    assert second.returncode == 2
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert ".callsheet" in second.stderr
+
+
+def test_a_taken_port_gets_one_clear_line(up, tmp_path):
+    second = call("up", cwd=tmp_path, PORT=up.ports["PORT"], SIMULATOR_PORT=str(free_port()))
+
+    assert second.returncode == 2
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert up.ports["PORT"] in second.stderr
+
+
+def test_wrong_settings_get_a_line_each(tmp_path):
+    done = call("up", cwd=tmp_path, PORT="many", POLL_S="-1")
+
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.strip().splitlines()] == ["PORT", "POLL_S"]
+
+
+def test_a_wrong_fal_key_gets_one_clear_line(tmp_path):
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refuses) as fal:
+        Thread(target=fal.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{fal.server_port}"
+        done = call("up", cwd=tmp_path, PORT=str(free_port()), FAL_KEY="wrong", FAL_QUEUE_URL=url, LOG_LEVEL="ERROR")
+        fal.shutdown()
+
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [line for line in done.stderr.strip().splitlines() if "FAL_KEY" in line]
+    assert "FAL_KEY" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_and_keeps_everything_for_the_next_start(tmp_path, number):
+    with running(tmp_path) as first:
+        done = json.loads(first.submit(O3, "-i", "prompt=x", "--watch", "--json").stdout)
+        took_s = first.stop(number)
+
+        assert (first.process.returncode, took_s < 5) == (0, True), first.log
+        assert not any(listens(port) for port in first.ports.values())
+        assert not (tmp_path / ".callsheet" / "up.json").exists()
+
+    with running(tmp_path) as second:
+        assert second.running["api_key"] == first.running["api_key"]
+        again = json.loads(call("jobs", "show", done["id"], "--json", cwd=tmp_path).stdout)
+        assert again["cost"] == done["cost"]
+
+
+def test_what_was_accepted_survives_a_kill(tmp_path):
+    with running(tmp_path) as first:
+        job = json.loads(first.submit(O3, "-i", "prompt=[[sim: run_s=3]] x", "--json").stdout)
+        first.stop(signal.SIGKILL)
+
+    with running(tmp_path):
+        until = time.monotonic() + 30
+        while (now := json.loads(call("jobs", "show", job["id"], "--json", cwd=tmp_path).stdout))[
+            "finished_at"
+        ] is None:
+            assert time.monotonic() < until, now
+        assert (now["status"], now["cost"]["charged"]) == ("succeeded", "2.10")
+
+
+def test_without_a_running_one_commands_say_so(tmp_path):
+    done = call("jobs", "list", cwd=tmp_path)
+
+    assert done.returncode == 3
+    assert "callsheet up" in done.stderr
+
+
+def test_config_shows_what_is_set_and_hides_secrets(tmp_path):
+    told = call("config", cwd=tmp_path, FAL_KEY="id:secret", PORT="1234", COLUMNS="200").stdout
+
+    assert "id:secret" not in told
+    assert "1234" in told
+    assert "environment" in told
+
+
+def test_models_are_listed_and_told(tmp_path):
+    listed = call("models", cwd=tmp_path, COLUMNS="200").stdout
+    told = json.loads(call("models", O3, cwd=tmp_path).stdout)
+    unknown = call("models", "kling", cwd=tmp_path)
+
+    assert O3 in listed
+    assert told["input_schema"]["type"] == "object"
+    assert unknown.returncode == 2
