@@ -24,6 +24,23 @@ AGAIN: Final = frozenset({"40001", "40P01"})
 TRIES: Final = 8
 
 
+# A server that vanished without a word is noticed in seconds, and no statement waits for ever.
+ALIVE: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "callsheet",
+}
+DIRECT: Final[dict[str, Any]] = {
+    **ALIVE,
+    "options": "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s",
+}
+# A transaction-mode pooler hands every transaction another connection: it takes no options and knows no statements.
+POOLED: Final[dict[str, Any]] = {**ALIVE, "prepare_threshold": None}
+
+
 class Base(DeclarativeBase):
     """The base of all tables; every constraint and index has a name."""
 
@@ -60,12 +77,9 @@ class Database:
             max_overflow=pool,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={
-                "connect_timeout": 5,
-                # A transaction-mode pooler hands every transaction another connection, which knows no statements.
-                "prepare_threshold": None if pooler else 5,
-                "application_name": "callsheet",
-            },
+            # An error of the database must not carry prompts into logs.
+            hide_parameters=True,
+            connect_args=POOLED if pooler else DIRECT,
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 

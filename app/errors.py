@@ -89,7 +89,7 @@ class BodyTooLarge(AppError):
 
 
 class Unavailable(AppError):
-    """The database can't be reached right now; with the same Idempotency-Key a repeat is safe."""
+    """Something this needs can't be reached right now; with the same Idempotency-Key a repeat is safe."""
 
     status, code = 503, "unavailable"
 
@@ -128,7 +128,8 @@ def faults_of(error: RequestValidationError) -> list[Fault]:
     """Pydantic's findings as faults, without the values they were found in."""
     return [
         Fault(
-            pointer=_pointer(found["loc"]),
+            # Pydantic tells where unreadable JSON broke as if it were a place in it.
+            pointer="" if found["type"] == "json_invalid" else _pointer(found["loc"]),
             code=str(found["type"]),
             detail="This field isn't known here; check its spelling."
             if found["type"] == "extra_forbidden"
@@ -199,10 +200,6 @@ def install(app: FastAPI) -> None:
         # The driver's text quotes the statement's values; only its kind is told.
         log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)
         return problem(Unavailable(headers={"Retry-After": "1"}), request)
-
-    @app.exception_handler(Exception)
-    async def _(request: Request, _error: Exception) -> Response:
-        return problem(Unexpected(), request)
 
 
 def as_json(value: Any) -> bytes:

@@ -3,8 +3,8 @@ Leases: how many workers share one table of work without sharing a row.
 
 A row is due when `due_at` has come. Taking it moves `due_at` to the end of the lease, so a worker
 that dies simply lets the row come due again; no second column, no sweeper. Every taking raises
-`lease_token`, and what a worker writes about the lease itself carries the token it got, so a worker
-that woke up late can't undo what its successor did.
+`lease_token`, and giving a row back carries the token it was taken with, so a worker that woke up
+late can't put off what its successor, or fal's own word, has made due. `lease_owner` is for people.
 """
 
 import random
@@ -42,10 +42,11 @@ async def claim(
     values: dict[str, Any] | None = None,
 ) -> Sequence[Row]:
     """
-    Up to *limit* due rows of *table*, now *owner*'s for *lease_s* seconds, soonest due first.
+    Up to *limit* due rows of *table*, now *owner*'s for *lease_s* seconds.
 
     The picking locks rows and skips those another worker is picking. Whoever takes a row looks
-    again that it is still due, so a claim holds even where rows aren't locked.
+    again that it is still due, so a claim holds even where rows aren't locked. What is picked first is due
+    soonest, or as *order_by* says; the rows come in no order.
     """
     key = tuple(table.__mapper__.primary_key)  # type: ignore[attr-defined]
     due = and_(table.due_at <= func.now(), *where)

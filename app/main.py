@@ -18,6 +18,7 @@ from app.http import Edge
 from app.jobs import receiver
 from app.jobs import routes as jobs
 from app.settings import Settings
+from app.wakeup import Announcer
 from app.wiring import opened
 
 DESCRIPTION: Final = """
@@ -46,7 +47,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, fal_transport=fal_transport) as parts:
+        async with opened(settings, fal_transport=fal_transport) as parts, Announcer(parts.db.url) as announcer:
+            app.state.announcer = announcer
             app.state.settings = settings
             app.state.db = parts.db
             app.state.catalog = parts.catalog
@@ -68,7 +70,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.add_middleware(Edge, body_limit=max(settings.body_limit_bytes, settings.webhook_limit_bytes))
+    app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
     for router in (catalog.router, jobs.router, billing.router, receiver.router):
         app.include_router(router)

@@ -33,6 +33,14 @@ def _database_url(value: SecretStr) -> SecretStr:
     return SecretStr(f"postgresql+psycopg://{rest}")
 
 
+def _header_safe(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value().strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("must be one word, as fal.ai/dashboard/keys shows it")
+    return SecretStr(key)
+
+
+FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,7 +50,9 @@ Count = Annotated[int, Field(gt=0)]
 class Settings(BaseSettings):
     """Everything that can be set; built once at start and handed down."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, validate_default=True
+    )
 
     database_url: DatabaseUrl | None = Field(
         default=None, description="Postgres to use; without it `callsheet up` runs one of its own in DATA"
@@ -53,14 +63,14 @@ class Settings(BaseSettings):
     )
     data: Path = Field(default=Path(".callsheet"), description="Folder for the embedded Postgres and kept files")
     host: str = Field(default="127.0.0.1", description="Address the HTTP server listens on")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port the HTTP server listens on")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port the HTTP server listens on")
     public_url: HttpUrl | None = Field(
         default=None, description="How fal reaches this service for webhooks; without it fal is asked instead"
     )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line")
     log_json: bool | None = Field(default=None, description="JSON logs; default: unless at a terminal")
 
-    fal_key: SecretStr | None = Field(default=None, description="Key of the fal account that pays")
+    fal_key: FalKey | None = Field(default=None, description="Key of the fal account that pays")
     fal_queue_url: HttpUrl = Field(default="https://queue.fal.run", description="fal's queue")
     fal_jwks_url: HttpUrl = Field(
         default="https://rest.fal.ai/.well-known/jwks.json", description="Keys that sign fal's webhooks"

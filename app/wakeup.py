@@ -1,35 +1,79 @@
-"""A nudge for workers: Postgres NOTIFY. Only ever a hint; polling alone finds everything, a little later."""
+"""
+A nudge for workers: Postgres NOTIFY. Only ever a hint; polling alone finds everything, a little later.
+
+It is sent after the commit it tells of, on a connection of its own and for many commits at once: within a
+transaction it would make Postgres commit one such transaction at a time.
+"""
 
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 log = structlog.get_logger()
 
 CHANNEL: Final = "callsheet_work"
 RECONNECT_S: Final = 2.0
+TOGETHER_S: Final = 0.005
 
 
-async def announce(session: AsyncSession) -> None:
-    """Wake the workers once this transaction is committed."""
-    await session.execute(text(f"NOTIFY {CHANNEL}"))
+class Announcer:
+    """Tells the workers that there is work."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._news = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to tell."""
+        self._telling = asyncio.create_task(self._tell())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Tell no more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
+
+    def announce(self) -> None:
+        """Something was committed that workers should look at."""
+        self._news.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._news.wait()
+            with suppress(psycopg.Error, OSError):
+                async with await _connect(self._url) as connection:
+                    while True:
+                        await self._news.wait()
+                        self._news.clear()
+                        await connection.execute(f"NOTIFY {CHANNEL}")
+                        await asyncio.sleep(TOGETHER_S)
+            # Without a connection there is nobody to tell; the workers' polling finds what came meanwhile.
+            self._news.clear()
+            await asyncio.sleep(RECONNECT_S)
 
 
 async def listen(url: str, wake: Iterable[asyncio.Event]) -> None:
     """Set every event of *wake* at each announcement, for ever; needs a connection of its own."""
-    dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    events = list(wake)
     while True:
         with suppress(psycopg.Error, OSError):
-            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+            async with await _connect(url) as connection:
                 await connection.execute(f"LISTEN {CHANNEL}")
                 async for _ in connection.notifies():
-                    for event in wake:
+                    for event in events:
                         event.set()
         log.warning("listen_interrupted")
         await asyncio.sleep(RECONNECT_S)
+
+
+async def _connect(url: str) -> "psycopg.AsyncConnection[tuple[object, ...]]":
+    dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    return await psycopg.AsyncConnection.connect(
+        dsn, autocommit=True, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3
+    )

@@ -74,7 +74,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
-        outputs = fal_transport or guarded_transport(allow_loopback=settings.allow_private_outputs)
+        outputs = fal_transport or guarded_transport(allow_private=settings.allow_private_outputs)
         media_http = await stack.enter_async_context(new_client(5.0, transport=outputs))
         yield Parts(
             settings=settings,

@@ -1,8 +1,8 @@
-"""The background process: every run_once loop, started and drained."""
+"""The background process: every loop that takes work, started and drained."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -11,51 +11,80 @@ from app.wiring import Parts
 
 log = structlog.get_logger()
 
-DRAIN_S: Final = 4.0
 LONGEST_PAUSE_S: Final = 15.0
 
 
-async def work(parts: Parts, stop: asyncio.Event) -> None:
-    """Run every loop until *stop*, then let what is under way finish, for a few seconds."""
-    loops: dict[str, Callable[[], Awaitable[int]]] = {
-        "dispatcher": parts.dispatcher().run_once,
-        "reconciler": parts.reconciler().run_once,
-    }
-    wake = {name: asyncio.Event() for name in loops}
+class Source(Protocol):
+    """Where work comes from."""
+
+    @property
+    def at_once(self) -> int:
+        """How much of it may be under way at once."""
+
+    async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
+        """Up to *limit* pieces of work, now ours to do."""
+
+
+async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
+    """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
+    sources: dict[str, Source] = {"dispatcher": parts.dispatcher(), "reconciler": parts.reconciler()}
+    wake = {name: asyncio.Event() for name in sources}
     listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))
-    running = [
-        asyncio.create_task(_loop(name, run_once, parts.settings.poll_s, wake[name], stop))
-        for name, run_once in loops.items()
+    loops = [
+        asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s))
+        for name, source in sources.items()
     ]
     log.info("worker_started", owner=parts.owner)
     await stop.wait()
     for event in wake.values():
         event.set()
-    _, late = await asyncio.wait(running, timeout=DRAIN_S)
-    # What a cancelled loop had taken comes due again when its lease runs out.
-    for task in (listening, *late):
-        task.cancel()
-    await asyncio.gather(listening, *running, return_exceptions=True)
-    log.info("worker_stopped", owner=parts.owner, cut_short=len(late))
+    await asyncio.gather(*loops)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    log.info("worker_stopped", owner=parts.owner)
 
 
 async def _loop(
-    name: str, run_once: Callable[[], Awaitable[int]], poll_s: float, wake: asyncio.Event, stop: asyncio.Event
+    name: str, source: Source, poll_s: float, wake: asyncio.Event, stop: asyncio.Event, drain_s: float
 ) -> None:
+    """Keep up to `at_once` pieces of work going: a slow one takes one place, not everybody's."""
+    running: set[asyncio.Task[None]] = set()
     pause_s = poll_s
     while not stop.is_set():
         wake.clear()
+        free = source.at_once - len(running)
+        taken: list[Coroutine[Any, Any, None]] = []
         try:
-            handled = await run_once()
+            taken = await source.take(free) if free else []
+            pause_s = poll_s
         except Exception as error:  # noqa: BLE001 - a loop outlives whatever one round ran into
             # Only its kind: a driver's text quotes the values of the statement.
             log.warning("loop_interrupted", loop=name, why=type(error).__name__)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-            handled = 0
-        else:
-            pause_s = poll_s
-        if handled == 0 and not stop.is_set():
-            try:
-                await asyncio.wait_for(wake.wait(), pause_s)
-            except TimeoutError:
-                continue
+        for piece in taken:
+            task = asyncio.create_task(_do(name, piece))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: wake.set())
+        if len(taken) < free or not free:
+            await _pause(wake, pause_s)
+    if running:
+        _, late = await asyncio.wait(running, timeout=drain_s)
+        # What is cut short comes due again when its lease runs out.
+        for task in late:
+            task.cancel()
+        log.info("loop_drained", loop=name, cut_short=len(late))
+
+
+async def _do(name: str, piece: Coroutine[Any, Any, None]) -> None:
+    try:
+        await piece
+    except Exception as error:  # noqa: BLE001 - one job's trouble is not its neighbours'
+        log.error("work_not_done", loop=name, why=type(error).__name__)  # noqa: TRY400 - messages quote rows
+
+
+async def _pause(wake: asyncio.Event, pause_s: float) -> None:
+    try:
+        await asyncio.wait_for(wake.wait(), pause_s)
+    except TimeoutError:
+        return

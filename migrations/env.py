@@ -21,7 +21,7 @@ TABLES = (billing, jobs, tenants)  # imported, so that their tables are in the m
 
 def run_online() -> None:
     url = context.config.attributes["url"]
-    engine = create_engine(url, poolclass=pool.NullPool)
+    engine = create_engine(url, poolclass=pool.NullPool)  # closes with its connection
     with engine.connect() as connection:
         connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
         # Waiting for another migrating process is fine; waiting for a table's lock isn't.
@@ -29,16 +29,13 @@ def run_online() -> None:
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.commit()
         try:
-            context.configure(
-                connection=connection, target_metadata=Base.metadata, transaction_per_migration=True
-            )
+            context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
             with context.begin_transaction():
                 context.run_migrations()
         finally:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ONE_AT_A_TIME})
             connection.commit()
-    engine.dispose()
 
 
 def run_offline() -> None:

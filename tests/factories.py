@@ -14,8 +14,9 @@ from app.billing.tables import Account, LedgerEntry
 from app.catalog.catalog import load
 from app.db import Database
 from app.fal.messages import Accepted, Outcome, Report
-from app.jobs import lifecycle
-from app.jobs.lifecycle import AttemptKey, Intent, JobKey, Order
+from app.jobs import intake, lifecycle
+from app.jobs.intake import Intent, Order
+from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.tables import Attempt, Job, JobEvent
 from app.tenants import minting
 from app.tenants.auth import Caller, find
@@ -56,13 +57,13 @@ async def accept(db: Database, caller: Caller, order: Order | None = None) -> Jo
     """A queued job."""
     wanted = order or an_order()
     price = quote(CATALOG.known(wanted.model), wanted.input)
-    job, _ = await db.run(partial(lifecycle.accept, caller=caller, order=wanted, quote=price))
+    job, _ = await db.run(partial(intake.accept, caller=caller, order=wanted, quote=price))
     return job
 
 
 async def take(db: Database, limit: int = 1) -> list[Intent]:
     """Jobs in `submitting`, as the dispatcher has them."""
-    return await db.run(partial(lifecycle.take, owner="test", limit=limit, lease_s=60))
+    return await db.run(partial(intake.take, owner="test", limit=limit, lease_s=60))
 
 
 async def taken(db: Database, caller: Caller, order: Order | None = None) -> Intent:

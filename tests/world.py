@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.simulator.app import create_simulator
 from app.simulator.config import SimulatorConfig
 from app.wiring import opened
+from app.worker import Source
 from tests import factories as make
 
 STEPS: Final = 10
@@ -34,6 +35,14 @@ class World:
     fal: httpx.AsyncClient
     dispatcher: Dispatcher
     reconciler: Reconciler
+
+    async def dispatch(self) -> int:
+        """One round of telling fal; how many jobs were handled."""
+        return await run_once(self.dispatcher)
+
+    async def ask(self) -> int:
+        """One round of asking fal; how many jobs were handled."""
+        return await run_once(self.reconciler)
 
     async def order(self, prompt: str = "a mecha lands", **body: Any) -> Any:
         """The job of a new order."""
@@ -69,9 +78,16 @@ class World:
         async with asyncio.timeout(within_s):
             while (job := await self.job(job_id))["finished_at"] is None:
                 await make.let_time_pass(self.db)
-                await self.reconciler.run_once()
+                await self.ask()
                 await asyncio.sleep(0.01)
         return job
+
+
+async def run_once(source: Source) -> int:
+    """Take what is due and do it all; how much that was."""
+    pieces = await source.take(source.at_once)
+    await asyncio.gather(*pieces)
+    return len(pieces)
 
 
 class Later:

@@ -95,7 +95,7 @@ async def _enter(
         .returning(Account.tenant_id)
         .execution_options(synchronize_session=False)
     )
-    if moved is None:
+    if moved is None and kind is Kind.HOLD:
         raise InsufficientFunds(f"This order would hold {money.to_text(amount)} USD.")
     session.add(entry)
     await session.flush()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import Any, Final
 
 from app.catalog.checks import seconds, shots_seconds
 from app.catalog.model import Model
@@ -16,6 +16,9 @@ class Unpriced(AppError):
     """No price is known for this model, so it can't be ordered until the operator sets one."""
 
     status, code = 422, "unpriced"
+
+
+MILLISECOND: Final = Decimal("0.001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ def quote(model: Model, value: Mapping[str, Any]) -> Quote:
     filled = model.filled(value)
     rate = model.price.rate_for(filled)
     basis, length = _length(model.price, rate, filled)
-    length = _in_steps(max(length, rate.min_seconds), model.price.step_seconds)
+    # Kept, and charged, to the millisecond.
+    length = _in_steps(max(length, rate.min_seconds), model.price.step_seconds).quantize(MILLISECOND, ROUND_CEILING)
     return Quote(
         seconds=length,
         min_seconds=rate.min_seconds,

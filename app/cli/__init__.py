@@ -5,6 +5,7 @@ Each family of commands has a file of its own, imported only when it is called, 
 """
 
 import sys
+from importlib.metadata import version
 
 from cyclopts import App
 
@@ -13,7 +14,7 @@ from app.cli.trouble import in_plain_words
 app = App(
     name="callsheet",
     help="A self-hosted gateway for generative-video jobs: accepted is kept, paid once, priced to the cent.",
-    version_flags=["--version"],
+    version=lambda: version("callsheet"),
 )
 app.command(
     "app.cli.up:up",

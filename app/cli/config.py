@@ -2,10 +2,10 @@
 
 from pydantic import SecretStr
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
+from app.cli.tables import show_table
 from app.settings import Settings
 
 
@@ -17,7 +17,7 @@ def config() -> None:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         table.add_row(name.upper(), shown(name, value), sources[name], field.description)
-    Console().print(table)
+    show_table(table)
 
 
 def shown(name: str, value: object) -> str:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from app.cli.running import Running
+from app.cli.tables import show_table
 from app.cli.trouble import Exit, Trouble
 from app.settings import Settings
 
@@ -58,11 +59,15 @@ def submit(
     idempotency_key
         Makes sending it again safe; made up if you give none.
     """
+    if output is not None and not output.parent.is_dir():
+        raise Trouble(f"--output: there is no folder {output.parent}")
     body: dict[str, Any] = {"model": model, "input": _input(input_, input_file)}
     if max_cost is not None:
         body["max_cost"] = max_cost
     with _client(data) as client:
         job = _send(client, body, idempotency_key or str(uuid4()))
+        if not as_json:
+            Console(stderr=True, highlight=False).print(f"accepted {job['id']}", markup=False)
         if watch or output:
             job = _follow(client, job, quiet=as_json)
         if output and job["status"] == "succeeded":
@@ -110,7 +115,7 @@ def index(
     for job in found["data"]:
         cost = job["cost"]
         table.add_row(job["id"], job["status"], job["model"], cost["charged"] or cost["held"], job["created_at"][:19])
-    Console().print(table)
+    show_table(table)
 
 
 def _client(data: Path | None) -> httpx.Client:
@@ -152,8 +157,11 @@ def _send(client: httpx.Client, body: dict[str, Any], key: str) -> Any:
         try:
             return _ask(client, "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key})
         except Trouble as trouble:
-            if trouble.code is not Exit.UNREACHABLE or attempt == SENDS - 1:
+            if trouble.code is not Exit.UNREACHABLE:
                 raise
+            if attempt == SENDS - 1:
+                again = f"To try again without ordering twice, add --idempotency-key {key}"
+                raise Trouble(f"{trouble}\n{again}", Exit.UNREACHABLE) from None
             time.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")
 
@@ -182,12 +190,14 @@ def _follow(client: httpx.Client, job: Any, *, quiet: bool) -> Any:
     console = Console(stderr=True, quiet=quiet)
     since = time.monotonic()
     with Live(console=console, refresh_per_second=8, transient=True) as live:
+        away = ""
         while job["status"] not in ENDED:
-            live.update(_line(job, time.monotonic() - since))
+            live.update(_line(job, time.monotonic() - since) + away)
             time.sleep(POLL_S)
             try:
-                job = _ask(client, "GET", f"/v1/jobs/{quote(job['id'])}")
+                job, away = _ask(client, "GET", f"/v1/jobs/{quote(job['id'])}"), ""
             except Trouble as trouble:
+                away = " · Callsheet can't be reached just now"
                 # A service that restarts keeps the job; so it pays to keep asking.
                 if trouble.code is not Exit.UNREACHABLE:
                     raise
@@ -202,7 +212,9 @@ def _line(job: Any, elapsed_s: float) -> str:
 
 
 def _save(job: Any, path: Path) -> None:
-    url = job["output"]["video"]["url"]
+    url = (job["output"].get("video") or {}).get("url")
+    if url is None:
+        raise Trouble("The output names no video to save; see it with --json.")
     beside = path.with_name(path.name + ".part")
     try:
         # Another host's file: our key stays at home.

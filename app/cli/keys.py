@@ -1,21 +1,23 @@
 """callsheet keys create, list, revoke."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from cyclopts import Parameter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli.database import in_database, tenant_named
+from app.cli.tables import show_table
 from app.cli.trouble import Trouble
 from app.tenants import minting
 from app.tenants.keys import Scope
 from app.tenants.tables import ApiKey, Tenant
+
+LONGEST_DAYS: Final = 3650
 
 
 def create(
@@ -40,8 +42,8 @@ def create(
     expires_in_days
         Days until it stops working; leave it out for never.
     """
-    if expires_in_days is not None and expires_in_days <= 0:
-        raise Trouble("--expires-in-days: must be 1 or more")
+    if expires_in_days is not None and not 1 <= expires_in_days <= LONGEST_DAYS:
+        raise Trouble(f"--expires-in-days: must be between 1 and {LONGEST_DAYS}")
 
     async def make(session: AsyncSession) -> str:
         owner = await tenant_named(session, tenant)
@@ -64,7 +66,7 @@ def show() -> None:
     for key, tenant in in_database(read):
         created = f"{key.created_at:%Y-%m-%d}"
         table.add_row(str(key.id), f"{key.prefix}…", key.name, tenant, " ".join(key.scopes), created, _state(key))
-    Console().print(table)
+    show_table(table)
 
 
 def revoke(key_id: UUID, /) -> None:

@@ -3,12 +3,12 @@
 import json
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from app import money
 from app.catalog.catalog import load
 from app.catalog.model import Model
+from app.cli.tables import show_table
 from app.cli.trouble import Trouble
 from app.settings import Settings
 
@@ -38,7 +38,7 @@ def models(model: str | None = None, /, *, as_json: bool = False) -> None:
     for each in catalog.models:
         verified = each.price is not None and all(rate.verified for rate in each.price.rates)
         table.add_row(each.id, _price(each), "yes" if verified else "no")
-    Console().print(table)
+    show_table(table)
 
 
 def _price(model: Model) -> str:

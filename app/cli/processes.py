@@ -50,7 +50,8 @@ def work() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with opened(settings) as parts:
-            await run_loops(parts, stop)
+            # Long enough for any call to fal to end: one that is cut short leaves a job nobody is sure about.
+            await run_loops(parts, stop, drain_s=settings.fal_timeout_s + 5)
 
     asyncio.run(run())
 

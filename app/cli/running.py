@@ -24,8 +24,14 @@ class Running:
 
     @staticmethod
     def forget(data: Path) -> None:
-        """None runs in *data*: it stopped, or was killed before and could not say so."""
-        (data / "up.json").unlink(missing_ok=True)
+        """None runs in *data*, if it was this process or one that is gone: killed, it could not say so."""
+        path = data / "up.json"
+        try:
+            pid = int(json.loads(path.read_text(encoding="utf-8"))["pid"])
+        except (OSError, ValueError, TypeError, KeyError):
+            pid = 0
+        if pid in {0, os.getpid()} or not _lives(pid):
+            path.unlink(missing_ok=True)
 
     @classmethod
     def find(cls, data: Path) -> Self:
@@ -41,6 +47,16 @@ class Running:
                 " CALLSHEET_URL and CALLSHEET_API_KEY.",
                 Exit.UNREACHABLE,
             ) from None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_private(path: Path, text: str) -> None:

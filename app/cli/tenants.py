@@ -1,9 +1,10 @@
 """callsheet tenants create, list, deposit."""
 
+import re
 from decimal import Decimal
+from typing import Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,9 +13,12 @@ from app import money
 from app.billing import ledger
 from app.billing.tables import Account
 from app.cli.database import in_database, tenant_named
+from app.cli.tables import show_table
 from app.cli.trouble import Trouble
 from app.tenants import minting
 from app.tenants.tables import Tenant
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def create(name: str, /, *, credit_limit: str | None = None) -> None:
@@ -29,8 +33,12 @@ def create(name: str, /, *, credit_limit: str | None = None) -> None:
         How far it may go below zero, in USD; 0 for prepaid only, leave it out for no limit.
     """
     limit = _amount("--credit-limit", credit_limit) if credit_limit is not None else None
+    if not NAME.fullmatch(name):
+        raise Trouble("name: must be small letters, digits, - and _, beginning with a letter or digit, at most 63")
 
     async def make(session: AsyncSession) -> None:
+        if await session.scalar(select(Tenant.id).where(Tenant.name == name)) is not None:
+            raise Trouble(f"There is a tenant {name} already.")
         tenant_id = await minting.ensure_tenant(session, name)
         await ledger.open_account(session, tenant_id, credit_limit=limit)
 
@@ -50,7 +58,7 @@ def show() -> None:
         sides = [money.to_text(amount) for amount in (account.available, account.held, account.spent)]
         limit = "none" if account.credit_limit is None else money.to_text(account.credit_limit)
         table.add_row(name, *sides, limit)
-    Console().print(table)
+    show_table(table)
 
 
 def deposit(tenant: str, amount: str, /, *, note: str = "deposit") -> None:

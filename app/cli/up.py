@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 STOP_S: Final = 2
 WATCH_S: Final = 0.5
+LOOPBACK: Final = "127.0.0.1"
 PROMPT: Final = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
 MODEL: Final = "fal-ai/kling-video/o3/4k/text-to-video"
 
@@ -62,11 +63,9 @@ def up(
     given = {name: value for name, value in {"host": host, "port": port, "data": data}.items() if value is not None}
     settings = Settings.read(**given)
     logs.setup("WARNING" if Console().is_terminal else settings.log_level, json=settings.log_json)
-    for name, wanted in (
-        ("PORT", settings.port),
-        ("SIMULATOR_PORT", 0 if settings.fal_key else simulator_port),
-    ):
-        _ensure_free(settings.host, wanted, name)
+    _ensure_free(settings.host, settings.port, "PORT")
+    if settings.fal_key is None:
+        _ensure_free(LOOPBACK, simulator_port, "SIMULATOR_PORT")
     settings.data.mkdir(parents=True, exist_ok=True)
     postgres = None if settings.database_url else EmbeddedPostgres(settings.data.resolve() / "postgres")
     # Whoever holds the folder's Postgres is the only one here; what a killed one left behind may go.
@@ -75,7 +74,7 @@ def up(
         Running.forget(settings.data)
         upgrade(url)
         in_force = _in_force(settings, url, simulator_port)
-        asyncio.run(_run(in_force, postgres, None if settings.fal_key else simulator_port))
+        asyncio.run(_run(in_force, postgres, simulator_port if settings.fal_key is None else None))
     finally:
         Running.forget(settings.data)
         if postgres:
@@ -90,12 +89,12 @@ def _given_url(settings: Settings) -> str:
 def _in_force(settings: Settings, url: str, simulator_port: int) -> Settings:
     given: dict[str, Any] = {**settings.model_dump(exclude_unset=True), "database_url": url}
     if settings.fal_key is None:
-        fal = f"http://127.0.0.1:{simulator_port}"
+        fal = f"http://{LOOPBACK}:{simulator_port}"
         given |= {
             "fal_key": "simulator",
             "fal_queue_url": f"{fal}/queue",
             "fal_jwks_url": f"{fal}/rest/.well-known/jwks.json",
-            "public_url": f"http://127.0.0.1:{settings.port}",
+            "public_url": _url(settings),
             "allow_private_outputs": True,
             "progress_s": 1.0,
         }
@@ -108,19 +107,19 @@ async def _run(settings: Settings, postgres: EmbeddedPostgres | None, simulator_
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         if simulator_port is not None:
-            await stack.enter_async_context(
-                Served(_simulator(settings.data, simulator_port), "127.0.0.1", simulator_port)
-            )
+            await stack.enter_async_context(Served(_simulator(settings.data, simulator_port), LOOPBACK, simulator_port))
         parts = await stack.enter_async_context(opened(settings))
         if simulator_port is None:
             await _check_key(parts)
         key = await _own_key(parts.db, settings.data)
         await stack.enter_async_context(Served(create_app(settings), settings.host, settings.port))
-        working = asyncio.create_task(work(parts, stop))
+        working = asyncio.create_task(work(parts, stop, drain_s=STOP_S))
+        # Orders that nobody sends must not be taken: without its worker, the rest stops too.
+        working.add_done_callback(lambda _: stop.set())
         running = Running(
-            url=f"http://{_reachable(settings.host)}:{settings.port}",
+            url=_url(settings),
             api_key=key,
-            simulator_url=f"http://127.0.0.1:{simulator_port}" if simulator_port is not None else None,
+            simulator_url=f"http://{LOOPBACK}:{simulator_port}" if simulator_port is not None else None,
             pid=os.getpid(),
         )
         running.write(settings.data)
@@ -164,7 +163,7 @@ def _simulator(data: Path, port: int) -> FastAPI:
     from app.simulator.app import create_simulator  # noqa: PLC0415 - brings the video encoder
     from app.simulator.config import SimulatorConfig  # noqa: PLC0415
 
-    return create_simulator(SimulatorConfig(public_url=f"http://127.0.0.1:{port}", data_dir=data / "simulator"))
+    return create_simulator(SimulatorConfig(public_url=f"http://{LOOPBACK}:{port}", data_dir=data / "simulator"))
 
 
 async def _watch(postgres: EmbeddedPostgres | None, stop: asyncio.Event) -> None:
@@ -175,7 +174,7 @@ async def _watch(postgres: EmbeddedPostgres | None, stop: asyncio.Event) -> None
         except TimeoutError:
             if postgres is not None and not postgres.is_alive():
                 log.warning("postgres_gone")
-                postgres.start()
+                await asyncio.to_thread(postgres.start)
                 log.warning("postgres_started_again")
 
 
@@ -200,11 +199,12 @@ async def _own_key(db: Database, data: Path) -> str:
             return text
         tenant_id: UUID = await minting.ensure_tenant(session, "default")
         await ledger.open_account(session, tenant_id)
-        return await minting.create_key(session, tenant_id, name="made by callsheet up")
+        key = await minting.create_key(session, tenant_id, name="made by callsheet up")
+        # Before the commit: a key that works and that nobody has must not come to be.
+        write_private(kept, key + "\n")
+        return key
 
-    key = await db.run(find_or_make)
-    write_private(kept, key + "\n")
-    return key
+    return await db.run(find_or_make)
 
 
 def _welcome(running: Running, data: Path) -> None:
@@ -236,13 +236,13 @@ def _own_command() -> str:
     return str(found) if found.exists() else "callsheet"
 
 
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - only compared with
+def _url(settings: Settings) -> str:
+    """Where the service is reached from this machine."""
+    host = LOOPBACK if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - only compared with
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _ensure_free(host: str, port: int, name: str) -> None:
-    if port == 0:
-        return
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

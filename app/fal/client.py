@@ -6,7 +6,6 @@ idempotency key, so the customer would pay twice.
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,20 +15,17 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from app.errors import as_json
-from app.fal.messages import (
-    Accepted,
-    Lost,
-    Progress,
-    Refused,
-    Report,
-    Unreadable,
-    accepted,
-    job_error,
-    verdict,
-)
+from app.fal import messages
+from app.fal.messages import Accepted, Lost, Progress, Refused, Report, accepted, job_error
 
 # Raised before a single byte of the request was sent, so fal can't have it.
-NOTHING_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+NOTHING_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+)
 # fal's queue answers these instead of taking the request. Any other answer but 200 proves nothing.
 NOT_TAKEN: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
 FINAL: Final = frozenset({400, 404, 405, 413, 415, 422})
@@ -78,7 +74,7 @@ class FalClient:
         except (httpx.HTTPError, TimeoutError) as error:
             return Lost(type(error).__name__)
         if answer.status_code == 200:
-            return accepted(_json(answer)) or Lost("unreadable answer")
+            return accepted(messages.read(answer.content)) or Lost("unreadable answer")
         if answer.status_code not in NOT_TAKEN:
             return Lost(f"status code {answer.status_code}")
         return _refused(answer)
@@ -86,7 +82,7 @@ class FalClient:
     async def status(self, endpoint: str, request_id: str, url: str | None) -> Progress | None:
         """Where a request stands, or None if it has ended. Raises Unanswered."""
         answer = await self._get(self._url(url, endpoint, request_id, "/status"))
-        body = _json(answer)
+        body = messages.read(answer.content)
         match body:
             case {"status": "IN_QUEUE"}:
                 place = body.get("queue_position")
@@ -97,7 +93,7 @@ class FalClient:
                 return None
         raise Unanswered(f"status code {answer.status_code}")
 
-    async def result(self, endpoint: str, request_id: str, url: str | None) -> Report | Unreadable:
+    async def result(self, endpoint: str, request_id: str, url: str | None) -> Report:
         """
         The verdict on a request that has ended. Raises Unanswered.
 
@@ -105,25 +101,29 @@ class FalClient:
         like the model's own.
         """
         answer = await self._get(self._url(url, endpoint, request_id, ""))
-        body = _json(answer)
-        gone = answer.status_code == 404 and body == {"status": "NOT_FOUND"}
+        body = messages.read(answer.content)
         too_early = answer.status_code == 400 and body == {"detail": "Request is still in progress"}
-        # A failed request's own answer always names its request; a gateway's or a proxy's error doesn't.
-        own = answer.headers.get("x-fal-request-id") is not None or (isinstance(body, dict) and "detail" in body)
-        if gone or too_early or answer.status_code in {401, 403, 429} or not (answer.is_success or own):
+        # About our key and our haste, not about the request.
+        ours = answer.status_code in {401, 403, 429}
+        report = messages.result(answer.status_code, body, answer.headers, request_id=request_id)
+        if too_early or ours or report is None:
             raise Unanswered(f"status code {answer.status_code}")
-        return verdict(answer.status_code, body, answer.headers, request_id=request_id)
+        return report
 
     async def _get(self, url: str) -> httpx.Response:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._http.get(url, headers=self._auth)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise Unanswered(type(error).__name__) from error
 
     def _url(self, given: str | None, endpoint: str, request_id: str, suffix: str) -> str:
         """fal's own URL if it leads to fal; the key must not follow a URL to anywhere else."""
-        ours, theirs = urlsplit(self._queue_url), urlsplit(given or "")
+        ours = urlsplit(self._queue_url)
+        try:
+            theirs = urlsplit(given or "")
+        except ValueError:
+            given, theirs = None, urlsplit("")
         if given and (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc):
             return given
         if theirs.scheme == "https" and (theirs.hostname or "").endswith((".fal.run", ".falrun.com")):
@@ -134,7 +134,7 @@ class FalClient:
 
 
 def _refused(answer: httpx.Response) -> Refused:
-    code, body = answer.status_code, _json(answer)
+    code, body = answer.status_code, messages.read(answer.content)
     return Refused(
         code,
         # 401: a wrong key; 402, 403: balance gone. The operator's to mend, and no fault of the job.
@@ -154,10 +154,3 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), 3600.0)
-
-
-def _json(answer: httpx.Response) -> Any:
-    try:
-        return json.loads(answer.content)
-    except ValueError:
-        return None

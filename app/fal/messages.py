@@ -5,9 +5,11 @@ fal ends everything as COMPLETED and tells success, failure, cancellation and ex
 result's own status code or the webhook's `status` and `error`; `Report` is that verdict, read once, here.
 """
 
+import json
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -24,8 +26,9 @@ TITLES: Final[Mapping[str, str]] = {
     "file_too_large": "A file of the input is too large.",
     "face_detection_error": "No face was found where the model needs one.",
     "canceled": "The job was canceled.",
-    "output_unreadable": "The model finished, but its output could not be read.",
 }
+STATUS_CODE: Final = re.compile(r"Invalid status code: ([45]\d\d)")
+UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
 LONGEST: Final = 2_000
 """Characters kept of any text that fal wrote."""
 
@@ -84,18 +87,43 @@ class Progress:
 class Report:
     """fal's terminal verdict on a request."""
 
-    request_id: str | None
+    request_id: str
     outcome: Outcome
     output: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
-    billable_units: Decimal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """The request is over, but this message doesn't carry what came out; the result URL has it."""
 
-    request_id: str | None
+    request_id: str
+
+
+def read(raw: bytes) -> Any:
+    """
+    The JSON in *raw*, or None if it is none.
+
+    What JSON allows but Postgres can't keep (NUL, halves of surrogate pairs), or Python reads though JSON
+    doesn't allow it (NaN), is left out: an output must not make its job impossible to settle.
+    """
+    try:
+        return _keepable(json.loads(raw, parse_constant=lambda _: None))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _keepable(value: Any) -> Any:
+    match value:
+        case str():
+            return UNKEEPABLE.sub("", value)
+        case list():
+            return [_keepable(item) for item in value]
+        case dict():
+            return {UNKEEPABLE.sub("", name): _keepable(item) for name, item in value.items()}
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def accepted(body: Any) -> Accepted | None:
@@ -122,27 +150,42 @@ def webhook(body: Any) -> Report | Unreadable | None:
                 else Unreadable(request_id)
             )
         case {"request_id": str(request_id), "status": "ERROR"}:
-            # "Invalid status code: 422": the only place where a webhook names the result's own code.
-            code = _int(str(body.get("error") or "").rpartition(" ")[2])
-            return verdict(code or 500, body.get("payload"), {}, request_id=request_id, text=body.get("error"))
+            # The only place where a webhook names the result's own code; any other text is no code.
+            found = STATUS_CODE.fullmatch(str(body.get("error")))
+            code = int(found[1]) if found else 500
+            return _failure(code, body.get("payload"), {}, request_id=request_id, text=body.get("error"))
     return None
 
 
-def verdict(
-    code: int, body: Any, headers: Mapping[str, str], *, request_id: str | None = None, text: Any = None
-) -> Report | Unreadable:
-    """The verdict in a result: its status code, body and headers."""
-    units = _units(headers.get("x-fal-billable-units"))
+def result(code: int, body: Any, headers: Mapping[str, str], *, request_id: str) -> Report | None:
+    """
+    The verdict in a result's status code, body and headers; None if it isn't the model's own answer.
+
+    Between us and the model stand gateways, whose errors and maintenance pages must neither refund nor
+    charge anything. The model's own answer names its request; without that, only what nobody but a model
+    or fal's queue would say counts.
+    """
+    named = headers.get("x-fal-request-id")
+    if named is not None and named != request_id:
+        return None
     if 200 <= code < 300:
-        if not isinstance(body, dict):
-            return Unreadable(request_id)
-        return Report(request_id, Outcome.SUCCEEDED, output=body, billable_units=units)
+        if named is None and not (isinstance(body, dict) and not body.keys() & {"status", "detail", "error"}):
+            return None
+        output = body if isinstance(body, dict) else {"value": body}
+        return Report(request_id, Outcome.SUCCEEDED, output=output) if body is not None else None
+    typed = isinstance(body, dict) and (isinstance(body.get("detail"), list) or "error_type" in body)
+    if named is None and not (typed or code == 499):
+        return None
+    return _failure(code, body, headers, request_id=request_id)
+
+
+def _failure(code: int, body: Any, headers: Mapping[str, str], *, request_id: str, text: Any = None) -> Report:
     kind = headers.get("x-fal-error-type") or (body.get("error_type") if isinstance(body, dict) else None)
     by_user = headers.get("x-fal-request-timeout-type") == "user" or kind == "request_timeout"
     outcome = Outcome.CANCELED if code == 499 else Outcome.EXPIRED if code == 504 and by_user else Outcome.FAILED
     retryable = headers.get("x-fal-retryable")
     error = job_error(code, body, kind=kind, text=text, retryable=retryable == "true" if retryable else None)
-    return Report(request_id, outcome, error=error, billable_units=units)
+    return Report(request_id, outcome, error=error)
 
 
 def job_error(
@@ -181,11 +224,3 @@ def _fault(item: dict[str, Any]) -> dict[str, Any]:
 
 def _int(value: Any) -> int | None:
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else None
-
-
-def _units(value: str | None) -> Decimal | None:
-    try:
-        units = Decimal(value) if value else None
-    except InvalidOperation:
-        return None
-    return units if units is not None and units.is_finite() and units >= 0 else None

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 TOLERANCE_S: Final = 300
 KEPT_S: Final = 24 * 3600
 REFETCH_S: Final = 60.0
+FETCH_S: Final = 5.0
 
 
 class Unsigned(Exception):
@@ -147,17 +148,21 @@ class Verifier:
         return time.monotonic() - self._fetched_at > KEPT_S
 
     async def _fetch(self) -> None:
+        before = self._asked_at
         async with self._one_fetch:
+            if self._asked_at != before:
+                return  # somebody asked while we waited: what they got is ours too
             # Without any keys every webhook waits for them, so those are asked for more eagerly.
             wait_s = min(1.0, self._refetch_s) if self._stale() else self._refetch_s
             if time.monotonic() - self._asked_at < wait_s:
                 return
-            self._asked_at = time.monotonic()
             try:
-                answer = await self._http.get(self._url)
+                answer = await self._http.get(self._url, timeout=FETCH_S)
                 keys = parse_jwks(answer.raise_for_status().json())
             except (httpx.HTTPError, ValueError) as error:
                 log.warning("jwks_unavailable", why=type(error).__name__)
                 return
+            finally:
+                self._asked_at = time.monotonic()
             if keys:
                 self._keys, self._fetched_at = keys, time.monotonic()

@@ -6,20 +6,22 @@ made once, with no transaction open; the second writes down what came back. Dyin
 job that says so, and it is never sent again until fal's own word proves that fal doesn't have it.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
 from app.fal.client import FalClient
 from app.fal.messages import Accepted, Lost, Refused
-from app.jobs import lifecycle, queries
-from app.jobs.lifecycle import AttemptKey, Intent
+from app.jobs import intake, lifecycle, queries
+from app.jobs.intake import Intent
+from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.tables import Job
 
@@ -39,16 +41,15 @@ class Dispatcher:
     priority: str = "normal"
     public_url: str | None = None
 
-    async def run_once(self) -> int:
-        """Submit what is due; how many jobs were handled."""
-        expired = await self.db.run(partial(lifecycle.expire, limit=100))
-        intents = await self.db.run(partial(lifecycle.take, owner=self.owner, limit=self.at_once, lease_s=self.lease_s))
-        # One job's trouble, such as a database that went away meanwhile, is not its neighbours'.
-        outcomes = await asyncio.gather(*map(self._submit, intents), return_exceptions=True)
-        for error in outcomes:
-            if isinstance(error, BaseException):
-                log.error("submit_not_recorded", why=type(error).__name__)
-        return expired + len(intents)
+    async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
+        """The submits of up to *limit* due jobs, to be run side by side."""
+        try:
+            await self.db.run(partial(intake.expire, limit=100))
+        except SQLAlchemyError as error:
+            # A job that can't be expired must not keep the others from being sent.
+            log.error("jobs_not_expired", why=type(error).__name__)  # noqa: TRY400 - messages quote rows
+        take = partial(intake.take, owner=self.owner, limit=limit, lease_s=self.lease_s)
+        return [self._submit(intent) for intent in await self.db.run(take)]
 
     async def _submit(self, intent: Intent) -> None:
         job, attempt = intent.job, intent.attempt

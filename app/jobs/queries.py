@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.schedule import UNKNOWN_S
@@ -71,20 +71,19 @@ async def typical_s(session: AsyncSession, model: str) -> float:
     return float(middle) if middle is not None else UNKNOWN_S
 
 
-async def live_attempts(session: AsyncSession, jobs: Iterable[Job]) -> dict[UUID, Attempt]:
-    """The attempt of each of *jobs* that fal may have, by job id."""
-    found: dict[UUID, Attempt] = {}
-    for job in jobs:
-        attempt = await session.scalar(
-            select(Attempt).where(
-                Attempt.tenant_id == job.tenant_id,
-                Attempt.job_id == job.id,
-                Attempt.status != AttemptStatus.REFUSED,
-            )
+async def attempts_at_fal(session: AsyncSession, jobs: Iterable[Job]) -> dict[UUID, Attempt]:
+    """The attempt of each of *jobs* that fal has, or may have, by job id."""
+    keys = [(job.tenant_id, job.id) for job in jobs]
+    found = await session.scalars(
+        select(Attempt)
+        .join(Job, and_(Job.tenant_id == Attempt.tenant_id, Job.id == Attempt.job_id))
+        .where(
+            tuple_(Attempt.tenant_id, Attempt.job_id).in_(keys),
+            or_(Attempt.status != AttemptStatus.REFUSED, Attempt.fal_request_id == Job.fal_request_id),
         )
-        if attempt is not None:
-            found[job.id] = attempt
-    return found
+        .order_by(Attempt.number)
+    )
+    return {attempt.job_id: attempt for attempt in found}
 
 
 async def attempt_by_token(session: AsyncSession, tenant_id: UUID, digest: bytes) -> Attempt | None:

@@ -7,7 +7,6 @@ after the commit, so that fal delivers again whatever we could not keep.
 """
 
 import hashlib
-import json
 import time
 from decimal import Decimal
 from enum import StrEnum
@@ -23,13 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import clock
 from app.db import Database, new_id
 from app.errors import AppError, BodyTooLarge, Unavailable, problems
-from app.fal.messages import Report, Unreadable, webhook
+from app.fal.messages import Report, Unreadable, read, webhook
 from app.fal.signature import KeysUnavailable, Unsigned, Verifier
-from app.http import read_body
-from app.jobs import lifecycle, queries
+from app.jobs import lifecycle, queries, tokens
 from app.jobs.lifecycle import Applied, AttemptKey
 from app.jobs.tables import Attempt, WebhookDelivery
-from app.media.measure import Measure
+from app.media.measure import Measure, Unmeasured
 
 log = structlog.get_logger()
 router = APIRouter(tags=["Webhooks from fal"])
@@ -123,7 +121,7 @@ async def receive(
     """
     state = request.app.state
     db: Database = state.db
-    body = await read_body(request, state.settings.webhook_limit_bytes)
+    body = await request.body()
     verdict, why, report = await _judge(state.verifier, request, body)
     attempt = await db.run(lambda session: _find(session, token))
     if verdict is Verdict.GENUINE and attempt is None:
@@ -137,7 +135,11 @@ async def receive(
         raise REFUSALS[verdict](why)
 
     key = AttemptKey(attempt.tenant_id, attempt.id)
-    seconds = await _measured_s(db, state.measure, attempt, report)
+    try:
+        seconds = await _measured_s(db, state.measure, attempt, report)
+    except Unmeasured:
+        # The reconciler reads the result again, and the file with it, until both can be read.
+        report, seconds = Unreadable(report.request_id), None
 
     async def apply(session: AsyncSession) -> Applied:
         if isinstance(report, Unreadable):
@@ -163,20 +165,17 @@ async def _judge(
         raise Unavailable("fal's signing keys can't be had right now.", headers={"Retry-After": "5"}) from None
     except Unsigned as error:
         return Verdict.UNSIGNED, str(error), None
-    try:
-        report = webhook(json.loads(body))
-    except (ValueError, RecursionError):
-        report = None
+    report = webhook(read(body))
     if report is None or report.request_id != signed.request_id:
         return Verdict.MALFORMED, "The body is not a report on the request that was signed.", None
     return Verdict.GENUINE, None, report
 
 
 async def _find(session: AsyncSession, token: str) -> Attempt | None:
-    tenant_id = lifecycle.tenant_of(token)
+    tenant_id = tokens.tenant_of(token)
     if tenant_id is None:
         return None
-    return await queries.attempt_by_token(session, tenant_id, lifecycle.token_digest(token))
+    return await queries.attempt_by_token(session, tenant_id, tokens.token_digest(token))
 
 
 async def _measured_s(db: Database, measure: Measure, attempt: Attempt, report: Report | Unreadable) -> Decimal | None:
@@ -191,7 +190,7 @@ def _delivery(request: Request, token: str, body: bytes, attempt: Attempt | None
     return {
         "headers": {name: request.headers[name][:200] for name in KEPT_HEADERS if name in request.headers},
         "body": body,
-        "digest": hashlib.sha256(lifecycle.token_digest(token) + body),
+        "digest": hashlib.sha256(tokens.token_digest(token) + body),
         "tenant_id": attempt and attempt.tenant_id,
         "attempt_id": attempt and attempt.id,
     }

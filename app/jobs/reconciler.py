@@ -5,10 +5,11 @@ Reads the status, then the result, and ends in the same lifecycle functions as t
 that gets no answer changes nothing and is asked again later.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -17,17 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import clock, leases
 from app.db import Database
 from app.fal.client import FalClient, Unanswered
-from app.fal.messages import Outcome, Report, Unreadable, job_error
+from app.fal.messages import Report
 from app.jobs import lifecycle, queries
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus
 from app.jobs.tables import Attempt, Job
-from app.media.measure import Measure
+from app.media.measure import Measure, Unmeasured
 
 log = structlog.get_logger()
 
-AWAITED = (JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
+AWAITED: Final = (JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
+MEASURE_TRIES: Final = 12
+"""How often a video that can't be read is asked for again before the quote is charged: some twenty minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +45,19 @@ class Reconciler:
     lease_s: float
     progress_s: float
 
-    async def run_once(self) -> int:
-        """Ask about what is due; how many jobs were handled."""
-        jobs, attempts = await self.db.run(self._take)
-        outcomes = await asyncio.gather(*(self._ask(job, attempts.get(job.id)) for job in jobs), return_exceptions=True)
-        for error in outcomes:
-            if isinstance(error, BaseException):
-                log.error("question_not_recorded", why=type(error).__name__)
-        return len(jobs)
+    async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
+        """The questions about up to *limit* due jobs, to be asked side by side."""
+        jobs, attempts = await self.db.run(partial(self._due, limit=limit))
+        return [self._ask(job, attempts.get(job.id)) for job in jobs]
 
-    async def _take(self, session: AsyncSession) -> tuple[Sequence[Job], dict[UUID, Attempt]]:
-        jobs = await leases.claim(
-            session, Job, Job.status.in_(AWAITED), owner=self.owner, limit=self.at_once, lease_s=self.lease_s
-        )
-        return jobs, await queries.live_attempts(session, jobs)
+    async def _due(self, session: AsyncSession, limit: int) -> tuple[Sequence[Job], dict[UUID, Attempt]]:
+        awaited = Job.status.in_(AWAITED)
+        jobs = await leases.claim(session, Job, awaited, owner=self.owner, limit=limit, lease_s=self.lease_s)
+        return jobs, await queries.attempts_at_fal(session, jobs)
 
     async def _ask(self, job: Job, attempt: Attempt | None) -> None:
         if attempt is None:
+            log.error("job_without_attempt", job_id=str(job.id), status=job.status)
             return
         key = AttemptKey(job.tenant_id, attempt.id)
         if attempt.fal_request_id is None:
@@ -73,19 +72,23 @@ class Reconciler:
                 await self.db.run(partial(lifecycle.progressed, job=job, progress=progress, ask_s=wait_s))
                 return
             report = await self.fal.result(job.model, attempt.fal_request_id, attempt.response_url)
-        except Unanswered as error:
-            log.warning("fal_unanswered", job_id=str(job.id), why=str(error))
+            seconds = await self._measured_s(job, report)
+        except (Unanswered, Unmeasured) as error:
+            log.warning("fal_unanswered", job_id=str(job.id), why=str(error) or type(error).__name__)
             await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
             return
-        await self._report(job, key, report)
-
-    async def _report(self, job: Job, key: AttemptKey, report: Report | Unreadable) -> None:
-        if isinstance(report, Unreadable):
-            error = job_error(None, None, kind="output_unreadable")
-            report = Report(report.request_id, Outcome.FAILED, error=error)
-        seconds = await self.measure.seconds(report.output) if job.measured else None
         applied = await self.db.run(partial(lifecycle.reported, key=key, report=report, measured_s=seconds))
         log.info("job_reported", job_id=str(job.id), outcome=report.outcome, applied=applied, by="reconciler")
+
+    async def _measured_s(self, job: Job, report: Report) -> Decimal | None:
+        if not job.measured or report.output is None:
+            return None
+        try:
+            return await self.measure.seconds(report.output)
+        except Unmeasured:
+            if job.tries < MEASURE_TRIES:
+                raise
+            return None
 
     def _wait_s(self, job: Job) -> float:
         left_s = (job.expected_at - clock.now()).total_seconds() if job.expected_at else None

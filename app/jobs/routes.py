@@ -17,8 +17,8 @@ from app.billing.routes import InvalidOrder, priced
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import lifecycle, queries
-from app.jobs.lifecycle import IdempotencyConflict, Order
+from app.jobs import intake, queries
+from app.jobs.intake import IdempotencyConflict, Order
 from app.jobs.schemas import JobOrder, JobPage, JobView
 from app.jobs.states import JobStatus, Priority
 from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
@@ -76,8 +76,6 @@ async def create(
     With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
     `Idempotent-Replayed: true`; the same key with another order is a conflict.
     """
-    quote = priced(request.app.state.catalog, order.model, order.input)
-    _within(order, quote)
     wanted = Order(
         model=order.model,
         input=order.input,
@@ -92,10 +90,17 @@ async def create(
     db: Database = request.app.state.db
 
     async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        job, new = await lifecycle.accept(session, caller, wanted, quote)
+        # Before anything about the order is judged: a repeat brings its job, whatever changed since.
+        job, new = await intake.replay(session, caller, wanted), False
+        if job is None:
+            quote = priced(request.app.state.catalog, order.model, order.input)
+            _within(order, quote)
+            job, new = await intake.accept(session, caller, wanted, quote)
         return JobView.of(job), new
 
     job, new = await db.run(accept)
+    if new:
+        request.app.state.announcer.announce()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not new:
         response.status_code = 200

@@ -18,5 +18,5 @@ def ask_s(asked: int, *, progress_s: float, left_s: float | None = None) -> floa
     """
     pause = min(LONGEST_S, progress_s * GROWTH ** min(asked, 100))
     if left_s is not None and left_s > 0:
-        pause = min(pause, max(left_s + progress_s, progress_s))
+        pause = min(pause, left_s + progress_s)
     return pause

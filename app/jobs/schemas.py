@@ -1,13 +1,13 @@
 """What callers send and see: JobOrder in, JobView out."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from app import money
+from app import clock, money
 from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
 
@@ -64,6 +64,12 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
+def _within_a_year(time: datetime | None) -> datetime | None:
+    if time is not None and abs(time - clock.now()) > timedelta(days=366):
+        raise ValueError("must be within a year from now")
+    return time
+
+
 class JobOrder(BaseModel):
     """An order for one video."""
 
@@ -75,12 +81,21 @@ class JobOrder(BaseModel):
         default_factory=dict, max_length=20, description="Up to 20 labels of yours, to find the job by"
     )
     end_user: Name | None = Field(default=None, description="Whom of your users the job is for")
-    priority: PriorityName = Field(default="normal", description="Place among your own jobs")
-    run_after: AwareDatetime | None = Field(default=None, description="Not sent to fal before this time")
+    priority: PriorityName = Field(default="normal", description="Which of the waiting jobs is sent first")
+    run_after: Annotated[AwareDatetime | None, AfterValidator(_within_a_year)] = Field(
+        default=None, description="Not sent to fal before this time"
+    )
     deadline_s: float | None = Field(
         default=None, gt=0, le=604_800, description="Seconds within which the model must have started"
     )
     max_cost: Amount | None = Field(default=None, description="Refuse the order if its price is above this, in USD")
+
+    @model_validator(mode="after")
+    def _may_run_before_its_deadline(self) -> Self:
+        wait_s = (self.run_after - clock.now()).total_seconds() if self.run_after is not None else 0.0
+        if self.deadline_s is not None and wait_s >= self.deadline_s:
+            raise ValueError("run_after must come before the deadline_s from now has passed")
+        return self
 
 
 class Cost(BaseModel):
@@ -212,7 +227,7 @@ def _waiting(job: Job) -> Waiting | None:
     if status is JobStatus.SUBMIT_UNKNOWN:
         waits_for = "verdict"
     elif status is JobStatus.QUEUED and job.waiting_for is None:
-        waits_for = "run_after" if job.run_after is not None else "dispatch"
+        waits_for = "run_after" if job.run_after is not None and job.run_after > clock.now() else "dispatch"
     else:
         waits_for = job.waiting_for or "fal"
     return Waiting.model_validate(

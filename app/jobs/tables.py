@@ -108,7 +108,7 @@ class Job(Leased, Base):
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority_known"),
         CheckConstraint("seconds > 0 AND price_per_second >= 0 AND base_amount >= 0", name="price_not_negative"),
         # What each loop of the worker looks for, and nothing it would have to step over.
-        Index("ix_jobs_due_to_dispatch", "due_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_due_to_dispatch", "priority", "due_at", postgresql_where=text("status = 'queued'")),
         Index(
             "ix_jobs_due_to_reconcile",
             "due_at",

@@ -14,8 +14,13 @@ from app.media import mp4
 log = structlog.get_logger()
 
 DEEPEST: Final = 4
+AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 LONGEST_S: Final = 10.0
 """fal waits fifteen seconds for a webhook's answer; measuring must leave room for the rest."""
+
+
+class Unmeasured(Exception):
+    """The file couldn't be read just now; that says nothing about its length."""
 
 
 class Measure:
@@ -25,7 +30,11 @@ class Measure:
         self._http = http
 
     async def seconds(self, output: dict[str, Any] | None) -> Decimal | None:
-        """The length of the video in a model's *output*; None if it can't be told, never 0."""
+        """
+        The length of the video in a model's *output*; None if the file doesn't tell it, never 0.
+
+        Raises Unmeasured if the file can't be read now; asking again may help.
+        """
         url = next(_video_urls(output), None)
         if url is None:
             return None
@@ -34,14 +43,14 @@ class Measure:
                 return await self._read(url)
         except (httpx.HTTPError, httpx.InvalidURL, SSRFGuardError, ValueError, TimeoutError) as error:
             log.warning("video_not_measured", why=type(error).__name__)
-            return None
+            raise Unmeasured from error
 
     async def _read(self, url: str) -> Decimal | None:
-        head = await self._http.head(url)
+        head = await self._http.head(url, headers=AS_IT_IS)
         size = int(head.raise_for_status().headers.get("content-length", 0))
 
         async def read(offset: int, n: int) -> bytes:
-            span = {"Range": f"bytes={offset}-{offset + n - 1}"}
+            span = {"Range": f"bytes={offset}-{offset + n - 1}", **AS_IT_IS}
             async with self._http.stream("GET", url, headers=span) as answer:
                 found = b""
                 # A server that ignores ranges would send it all, and a hostile one without end.

@@ -2,13 +2,15 @@
 The books: what was accepted, on disk before anyone hears of it.
 
 Callers wait while one commit is under way and share the next, so thousands of submits a second cost a few
-commits. A kill -9 loses no request whose submit was answered, and none that a webhook told of. It may lose
-submits that nobody has an answer to, and endings nobody has been told of: such a request runs again under
-its id and ends the same way. (WAL with synchronous=NORMAL: a power cut may take the last commits.)
+commits. A kill -9 loses no request whose submit was answered, and no ending that a webhook told of. It may
+lose submits that nobody has an answer to, and endings of the last milliseconds: such a request runs again
+under its id and, its script being kept, ends the same way. Uploads under way and minted tokens are gone.
+(WAL with synchronous=NORMAL: a power cut may take the last commits too.)
 """
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 from app.simulator.requests import Request
 
+log: Final = logging.getLogger("simulator")
 SCHEMA: Final = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
@@ -40,7 +43,8 @@ class Book:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="simulator-book")
         self._requests: dict[str, Request] = {}
         self._rows: list[tuple[str, str, str]] = []
-        self._written = asyncio.Event()
+        self._next: asyncio.Future[None] | None = None
+        self._current: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         if path is not None:
             self._db = sqlite3.connect(path, check_same_thread=False)
@@ -84,35 +88,46 @@ class Book:
             self._begin()
 
     async def committed(self) -> None:
-        """Wait until everything written so far is on disk."""
-        if self._requests or self._rows:
-            await self._written.wait()
-        elif self._writing is not None:
-            await asyncio.shield(self._writing)
+        """Wait until everything written so far is on disk; raises what kept it from getting there."""
+        commit = self._next or self._current
+        if commit is not None:
+            await asyncio.shield(commit)
 
     async def close(self) -> None:
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
+        if self._writing is not None:
+            await self._writing
         self._thread.shutdown()
         if self._path is not None:
             self._db.close()
 
     def _begin(self) -> None:
-        if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write())
+        loop = asyncio.get_running_loop()
+        self._next = self._next or loop.create_future()
+        self._writing = self._writing or loop.create_task(self._write())
 
     async def _write(self) -> None:
         try:
-            while self._requests or self._rows:
+            while self._next is not None:
                 # One turn of the loop, for those who ordered in the same moment.
                 await asyncio.sleep(0)
-                requests, rows, written = self._requests, self._rows, self._written
-                self._requests, self._rows, self._written = {}, [], asyncio.Event()
+                self._current, self._next = self._next, None
+                requests, rows = self._requests, self._rows
+                self._requests, self._rows = {}, []
                 rows += [("requests", request_id, request.to_row()) for request_id, request in requests.items()]
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, rows)
-                written.set()
+                await self._written(self._current, rows)
         finally:
-            self._writing = None
+            self._writing = self._current = None
+
+    async def _written(self, commit: asyncio.Future[None], rows: list[tuple[str, str, str]]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, rows)
+        except sqlite3.Error as error:
+            # Whoever waits for this commit must not say "accepted"; who comes later may have more luck.
+            log.exception("simulator_book_failed")
+            commit.set_exception(error)
+            commit.exception()
+        else:
+            commit.set_result(None)
 
     def _commit(self, rows: list[tuple[str, str, str]]) -> None:
         with self._db:

@@ -26,7 +26,6 @@ from app.simulator.transport import KeepAliveTransport
 from app.simulator.webhooks import Webhooks
 
 log: Final = logging.getLogger("simulator")
-URL_FIELDS: Final = ("image_url", "start_image_url", "end_image_url", "tail_image_url", "video_url", "audio_url")
 
 
 class Simulator:

@@ -37,7 +37,7 @@ TABLE: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
     ("v1.6/standard", (*BOTH, "elements", "effects"), "0.056"),
     ("v1.5/pro", (*BOTH, "effects"), "0.10"),
     ("v1/standard", (*BOTH, "effects"), "0.045"),
-    ("v1/pro", BOTH, "0.098"),
+    ("v1/pro", BOTH, "0.10"),
     ("v3/pro", ("motion-control",), "0.168"),
     ("v3/standard", ("motion-control",), "0.126"),
     ("v2.6/pro", ("motion-control",), "0.112"),

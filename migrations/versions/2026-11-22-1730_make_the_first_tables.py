@@ -32,12 +32,8 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Uuid(), nullable=True),
         sa.Column("attempt_id", sa.Uuid(), nullable=True),
         sa.Column("deliveries", sa.BigInteger(), server_default="1", nullable=False),
-        sa.Column(
-            "received_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
-        sa.Column(
-            "last_received_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        sa.Column("received_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("last_received_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("octet_length(digest) = 32", name=op.f("ck_webhook_inbox_digest_is_sha256")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_inbox")),
         sa.UniqueConstraint("digest", name=op.f("uq_webhook_inbox_digest")),
@@ -90,10 +86,7 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("input", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column(
-            "metadata",
-            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
-            server_default="{}",
-            nullable=False,
+            "metadata", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default="{}", nullable=False
         ),
         sa.Column("end_user", sa.Text(), nullable=True),
         sa.Column("priority", sa.BigInteger(), server_default="1", nullable=False),
@@ -128,9 +121,7 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("tries", sa.BigInteger(), server_default="0", nullable=False),
-        sa.CheckConstraint(
-            "(status = 'succeeded') = (output IS NOT NULL)", name=op.f("ck_jobs_succeeded_has_output")
-        ),
+        sa.CheckConstraint("(status = 'succeeded') = (output IS NOT NULL)", name=op.f("ck_jobs_succeeded_has_output")),
         sa.CheckConstraint(
             "(status IN ('canceled', 'expired', 'failed', 'succeeded')) = (charged IS NOT NULL)",
             name=op.f("ck_jobs_ended_has_charge"),
@@ -143,16 +134,12 @@ def upgrade() -> None:
             "NOT (status IN ('canceled', 'expired', 'failed', 'succeeded')) OR (due_at IS NULL AND waiting_for IS NULL)",
             name=op.f("ck_jobs_ended_is_not_due"),
         ),
-        sa.CheckConstraint(
-            "charged = 0 OR status = 'succeeded'", name=op.f("ck_jobs_only_success_is_charged")
-        ),
+        sa.CheckConstraint("charged = 0 OR status = 'succeeded'", name=op.f("ck_jobs_only_success_is_charged")),
         sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name=op.f("ck_jobs_failed_has_error")),
         sa.CheckConstraint(
             "status <> 'in_progress' OR started_at IS NOT NULL", name=op.f("ck_jobs_in_progress_was_started")
         ),
-        sa.CheckConstraint(
-            "status <> 'submitting' OR attempts > 0", name=op.f("ck_jobs_submitting_has_attempt")
-        ),
+        sa.CheckConstraint("status <> 'submitting' OR attempts > 0", name=op.f("ck_jobs_submitting_has_attempt")),
         sa.CheckConstraint(
             "status IN ('canceled', 'expired', 'failed', 'in_progress', 'queued', 'submit_unknown', 'submitted', 'submitting', 'succeeded')",
             name=op.f("ck_jobs_status_known"),
@@ -172,8 +159,7 @@ def upgrade() -> None:
             name=op.f("ck_jobs_quote_is_seconds_times_price"),
         ),
         sa.CheckConstraint(
-            "seconds > 0 AND price_per_second >= 0 AND base_amount >= 0",
-            name=op.f("ck_jobs_price_not_negative"),
+            "seconds > 0 AND price_per_second >= 0 AND base_amount >= 0", name=op.f("ck_jobs_price_not_negative")
         ),
         sa.ForeignKeyConstraint(["tenant_id"], ["accounts.tenant_id"], name=op.f("fk_jobs_tenant_id")),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_jobs")),
@@ -189,7 +175,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_due_to_dispatch",
         "jobs",
-        ["due_at"],
+        ["priority", "due_at"],
         unique=False,
         postgresql_where=sa.text("status = 'queued'"),
     )
@@ -259,8 +245,7 @@ def upgrade() -> None:
             name=op.f("ck_ledger_entries_resolution_names_hold"),
         ),
         sa.CheckConstraint(
-            "charge_amount IS NULL OR kind = 'release'",
-            name=op.f("ck_ledger_entries_only_release_follows_charge"),
+            "charge_amount IS NULL OR kind = 'release'", name=op.f("ck_ledger_entries_only_release_follows_charge")
         ),
         sa.CheckConstraint(
             "kind <> 'charge' OR amount <= hold_amount", name=op.f("ck_ledger_entries_charge_within_hold")
@@ -275,34 +260,18 @@ def upgrade() -> None:
         sa.CheckConstraint("amount >= 0", name=op.f("ck_ledger_entries_amount_not_negative")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "job_id", "charge_kind", "charge_amount"],
-            [
-                "ledger_entries.tenant_id",
-                "ledger_entries.job_id",
-                "ledger_entries.kind",
-                "ledger_entries.amount",
-            ],
+            ["ledger_entries.tenant_id", "ledger_entries.job_id", "ledger_entries.kind", "ledger_entries.amount"],
             name="fk_ledger_entries_charge",
         ),
         sa.ForeignKeyConstraint(
             ["tenant_id", "job_id", "hold_kind", "hold_amount"],
-            [
-                "ledger_entries.tenant_id",
-                "ledger_entries.job_id",
-                "ledger_entries.kind",
-                "ledger_entries.amount",
-            ],
+            ["ledger_entries.tenant_id", "ledger_entries.job_id", "ledger_entries.kind", "ledger_entries.amount"],
             name="fk_ledger_entries_hold",
         ),
-        sa.ForeignKeyConstraint(
-            ["tenant_id"], ["accounts.tenant_id"], name=op.f("fk_ledger_entries_tenant_id")
-        ),
+        sa.ForeignKeyConstraint(["tenant_id"], ["accounts.tenant_id"], name=op.f("fk_ledger_entries_tenant_id")),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_ledger_entries")),
         sa.UniqueConstraint(
-            "tenant_id",
-            "job_id",
-            "kind",
-            "amount",
-            name=op.f("uq_ledger_entries_tenant_id_job_id_kind_amount"),
+            "tenant_id", "job_id", "kind", "amount", name=op.f("uq_ledger_entries_tenant_id_job_id_kind_amount")
         ),
     )
     op.create_index(
@@ -342,24 +311,18 @@ def upgrade() -> None:
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("answered_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "status <> 'submitted' OR fal_request_id IS NOT NULL",
-            name=op.f("ck_attempts_submitted_has_request"),
+            "status <> 'submitted' OR fal_request_id IS NOT NULL", name=op.f("ck_attempts_submitted_has_request")
         ),
         sa.CheckConstraint(
-            "status IN ('refused', 'submitted', 'submitting', 'unknown')",
-            name=op.f("ck_attempts_status_known"),
+            "status IN ('refused', 'submitted', 'submitting', 'unknown')", name=op.f("ck_attempts_status_known")
         ),
-        sa.CheckConstraint(
-            "octet_length(token_digest) = 32", name=op.f("ck_attempts_token_digest_is_sha256")
-        ),
+        sa.CheckConstraint("octet_length(token_digest) = 32", name=op.f("ck_attempts_token_digest_is_sha256")),
         sa.ForeignKeyConstraint(
             ["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name=op.f("fk_attempts_tenant_id_job_id")
         ),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_attempts")),
         sa.UniqueConstraint("tenant_id", "fal_request_id", name=op.f("uq_attempts_tenant_id_fal_request_id")),
-        sa.UniqueConstraint(
-            "tenant_id", "job_id", "number", name=op.f("uq_attempts_tenant_id_job_id_number")
-        ),
+        sa.UniqueConstraint("tenant_id", "job_id", "number", name=op.f("uq_attempts_tenant_id_job_id_number")),
         sa.UniqueConstraint("tenant_id", "token_digest", name=op.f("uq_attempts_tenant_id_token_digest")),
     )
     op.create_index(
@@ -383,9 +346,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("number > 0", name=op.f("ck_job_events_number_positive")),
         sa.ForeignKeyConstraint(
-            ["tenant_id", "job_id"],
-            ["jobs.tenant_id", "jobs.id"],
-            name=op.f("fk_job_events_tenant_id_job_id"),
+            ["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name=op.f("fk_job_events_tenant_id_job_id")
         ),
         sa.PrimaryKeyConstraint("tenant_id", "job_id", "number", name=op.f("pk_job_events")),
     )
@@ -400,23 +361,17 @@ def downgrade() -> None:
     )
     op.drop_table("attempts")
     op.drop_index(
-        "uq_ledger_entries_rest",
-        table_name="ledger_entries",
-        postgresql_where=sa.text("charge_amount IS NOT NULL"),
+        "uq_ledger_entries_rest", table_name="ledger_entries", postgresql_where=sa.text("charge_amount IS NOT NULL")
     )
     op.drop_index(
         "uq_ledger_entries_resolution",
         table_name="ledger_entries",
         postgresql_where=sa.text("kind IN ('charge', 'release') AND charge_amount IS NULL"),
     )
-    op.drop_index(
-        "uq_ledger_entries_hold", table_name="ledger_entries", postgresql_where=sa.text("kind = 'hold'")
-    )
+    op.drop_index("uq_ledger_entries_hold", table_name="ledger_entries", postgresql_where=sa.text("kind = 'hold'"))
     op.drop_table("ledger_entries")
     op.drop_index("ix_jobs_status", table_name="jobs")
-    op.drop_index(
-        "ix_jobs_recent_by_model", table_name="jobs", postgresql_where=sa.text("status = 'succeeded'")
-    )
+    op.drop_index("ix_jobs_recent_by_model", table_name="jobs", postgresql_where=sa.text("status = 'succeeded'"))
     op.drop_index("ix_jobs_model", table_name="jobs")
     op.drop_index(
         "ix_jobs_metadata",
@@ -433,18 +388,14 @@ def downgrade() -> None:
     )
     op.drop_index("ix_jobs_due_to_dispatch", table_name="jobs", postgresql_where=sa.text("status = 'queued'"))
     op.drop_index(
-        "ix_jobs_deadline",
-        table_name="jobs",
-        postgresql_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+        "ix_jobs_deadline", table_name="jobs", postgresql_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL")
     )
     op.drop_table("jobs")
     op.drop_index("ix_api_keys_digest", table_name="api_keys")
     op.drop_table("api_keys")
     op.drop_table("accounts")
     op.drop_index(
-        "ix_webhook_inbox_request_id",
-        table_name="webhook_inbox",
-        postgresql_where=sa.text("request_id IS NOT NULL"),
+        "ix_webhook_inbox_request_id", table_name="webhook_inbox", postgresql_where=sa.text("request_id IS NOT NULL")
     )
     op.drop_index("ix_webhook_inbox_received_at", table_name="webhook_inbox")
     op.drop_table("webhook_inbox")

@@ -112,8 +112,8 @@ async def test_postgres_itself_refuses_a_wrong_entry(db, entry, constraint):
     caller = await make.make_tenant(db)
     of = {"tenant": caller.tenant_id, "job": uuid4()}
     into = (
-        "INSERT INTO ledger_entries (tenant_id, id, job_id, kind, from_side, to_side, amount, hold_amount, charge_amount)"
-        " VALUES (:tenant, gen_random_uuid(), :job, "
+        "INSERT INTO ledger_entries"
+        " (tenant_id, id, job_id, kind, from_side, to_side, amount, hold_amount, charge_amount) VALUES (:tenant, gen_random_uuid(), :job, "
     )
     async with db.session() as session:
         await session.execute(text(into + HOLD[1:]), of)

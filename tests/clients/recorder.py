@@ -81,7 +81,6 @@ class Recorder:
             return
         exchange = self._begin(scope)
         self.heard.append(exchange)
-
         ear = Ear(receive, exchange)
 
         async def say(message: Message) -> None:

@@ -23,6 +23,7 @@ from tests.clients.recorder import Exchange, Recorder
 
 KEY: Final = "kid:ksecret"
 DOORS: Final = {"queue": "queue.fal.run", "run": "fal.run", "rest": "rest.fal.ai"}
+MIB: Final = 1024 * 1024
 PATIENCE_S: Final = 60.0
 FOLDER: Final = Path(__file__).parent
 
@@ -71,7 +72,7 @@ async def serving(certificates: tls.Certificates | None = None) -> AsyncIterator
     )
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[port.listener]))
-    await server.ready.wait()
+    await asyncio.wait_for(server.ready.wait(), PATIENCE_S)
     try:
         yield port
     finally:
@@ -177,7 +178,7 @@ class Client:
             doing = tasks.create_task(self.do(exchange))
             for wait_s in waits_s:
                 seen = self._statuses()
-                while self._statuses() == seen:  # noqa: ASYNC110 - it is another process that moves on
+                while self._statuses() == seen:
                     await asyncio.sleep(0.01)
                 (await direct.put("/simulator/clock", json={"advance_s": wait_s})).raise_for_status()
         return doing.result()
@@ -186,12 +187,19 @@ class Client:
         """How many statuses were told so far, one by one or in a stream."""
         return sum(exchange.answer.count(b'"status":') for exchange in self.heard[1:])
 
-    async def read(self, url: str) -> bytes:
-        """The file at *url* of the simulator's CDN."""
+    async def read(self, url: str, part: slice = slice(0, MIB)) -> bytes:
+        """The bytes of *part* of the file at *url* of the simulator's CDN."""
         async with self._direct() as direct:
-            answer = await direct.get(url)
-            assert answer.status_code == 200
+            answer = await direct.get(url, headers={"Range": f"bytes={part.start}-{part.stop - 1}"})
+            assert answer.status_code == 206
             return answer.content
+
+    async def size(self, url: str) -> int:
+        """How many bytes that file has."""
+        async with self._direct() as direct:
+            answer = await direct.head(url)
+            assert answer.status_code == 200
+            return int(answer.headers["content-length"])
 
     async def order(self, endpoint: str, order: dict[str, Any], headers: dict[str, str]) -> str:
         """The id of an order placed past the client and the recorder."""

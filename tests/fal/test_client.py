@@ -74,7 +74,9 @@ async def test_fals_own_no_is_proof(code, why, final):
     assert (refused.code, refused.why, refused.final) == (code, why, final)
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x")])
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x"), httpx.LocalProtocolError("x")]
+)
 async def test_where_nothing_was_sent_fal_has_nothing(error):
     refused = await submit(Fal(error))
 
@@ -145,11 +147,12 @@ async def test_a_status_that_says_nothing_changes_nothing(bad):
 @pytest.mark.parametrize(
     ("result", "outcome"),
     [
+        (answer(200, {"video": {"url": "x"}}, x_fal_request_id="r1"), Outcome.SUCCEEDED),
         (answer(200, {"video": {"url": "x"}}), Outcome.SUCCEEDED),
         (answer(422, {"detail": [{"type": "content_policy_violation", "msg": "no", "loc": []}]}), Outcome.FAILED),
-        (answer(500, {"detail": "Internal Server Error"}), Outcome.FAILED),
+        (answer(500, {"detail": "Internal Server Error"}, x_fal_request_id="r1"), Outcome.FAILED),
         (answer(499, {"detail": "x"}), Outcome.CANCELED),
-        (answer(504, {"detail": "x"}, x_fal_request_timeout_type="user"), Outcome.EXPIRED),
+        (answer(504, {"detail": "x", "error_type": "request_timeout"}), Outcome.EXPIRED),
         (answer(499, None, x_fal_request_id="r1"), Outcome.CANCELED),
     ],
 )
@@ -169,6 +172,10 @@ async def test_a_result_is_a_verdict(result, outcome):
         answer(403, {"detail": "User is locked"}),
         answer(429, {"detail": "slow down"}),
         httpx.Response(502, content=b"<html>nginx</html>"),
+        httpx.Response(200, content=b"<html>maintenance</html>"),
+        answer(200, {"status": "NOT_FOUND"}),
+        answer(500, {"detail": "Internal Server Error"}),
+        answer(200, {"video": {"url": "x"}}, x_fal_request_id="another"),
         httpx.Response(503, content=b""),
         httpx.ReadError("x"),
     ],

@@ -1,7 +1,6 @@
 """What fal says, in our words."""
 
 import json
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -79,7 +78,7 @@ def test_whatever_comes_is_a_report_or_nothing(body):
 
 @given(JSON, st.integers(min_value=300, max_value=599))
 def test_any_failed_result_becomes_a_whole_error(body, code):
-    news = messages.verdict(code, body, {})
+    news = messages.result(code, body, {"x-fal-request-id": "r"}, request_id="r")
 
     assert isinstance(news, Report)
     assert news.outcome is not Outcome.SUCCEEDED
@@ -107,7 +106,7 @@ def test_echoed_input_is_dropped_and_the_reason_kept():
     [(422, {}, False), (500, {}, True), (503, {}, True), (500, {"x-fal-retryable": "false"}, False)],
 )
 def test_an_error_says_whether_sending_it_again_may_help(code, headers, retryable):
-    news = messages.verdict(code, {"detail": "x"}, headers)
+    news = messages.result(code, {"detail": "x"}, {"x-fal-request-id": "r", **headers}, request_id="r")
 
     assert isinstance(news, Report)
     assert news.error is not None
@@ -115,10 +114,45 @@ def test_an_error_says_whether_sending_it_again_may_help(code, headers, retryabl
 
 
 @pytest.mark.parametrize(
-    ("text", "units"), [("4.0", Decimal("4.0")), ("0", Decimal(0)), ("NaN", None), ("x", None), ("-1", None)]
+    ("code", "body"),
+    [
+        (200, {"status": "NOT_FOUND"}),
+        (200, {"detail": "maintenance"}),
+        (200, None),
+        (200, []),
+        (404, {"detail": "Not Found"}),
+        (404, {"status": "NOT_FOUND"}),
+        (500, {"detail": "Internal Server Error"}),
+        (503, {"detail": "Service Unavailable"}),
+        (302, None),
+    ],
 )
-def test_billable_units_are_exact_or_unknown(text, units):
-    news = messages.verdict(200, VIDEO, {"x-fal-billable-units": text})
+def test_an_answer_that_names_no_request_is_no_verdict(code, body):
+    assert messages.result(code, body, {}, request_id="r") is None
+
+
+def test_an_answer_about_another_request_is_no_verdict():
+    assert messages.result(200, VIDEO, {"x-fal-request-id": "other"}, request_id="r") is None
+
+
+@pytest.mark.parametrize("error", ["Width must be at most 256", "Invalid status code: 200", "took 499", "422"])
+def test_no_other_text_of_an_error_is_a_status_code(error):
+    news = messages.webhook({"request_id": "r", "status": "ERROR", "error": error, "payload": {"detail": "x"}})
 
     assert isinstance(news, Report)
-    assert news.billable_units == units
+    assert (news.outcome, news.error and news.error["code"]) == (Outcome.FAILED, "fal_500")
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b'{"a\\u0000b": "c\\u0000d"}', {"ab": "cd"}),
+        (b'["\\ud800x"]', ["x"]),
+        (b"[NaN, Infinity, 1e999]", [None, None, None]),
+        (b"[" * 100_000, None),
+        (b"<html>", None),
+        (b"\xff", None),
+    ],
+)
+def test_what_postgres_cannot_keep_is_left_out(raw, value):
+    assert messages.read(raw) == value

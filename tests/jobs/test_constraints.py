@@ -6,6 +6,8 @@ from sqlalchemy.exc import IntegrityError
 
 from tests import factories as make
 
+SUCCEEDED = "status = 'succeeded', output = '{}', submitted_at = now(), finished_at = now(), due_at = NULL"
+
 
 @pytest.mark.parametrize(
     ("change", "constraint"),
@@ -21,16 +23,8 @@ from tests import factories as make
         ("status = 'failed', finished_at = now(), charged = 0, due_at = NULL", "failed_has_error"),
         ("status = 'canceled', finished_at = now(), charged = 0", "ended_is_not_due"),
         ("status = 'canceled', finished_at = now(), charged = 1, due_at = NULL", "only_success_is_charged"),
-        (
-            "status = 'succeeded', output = '{}', submitted_at = now(), finished_at = now(), due_at = NULL,"
-            " charged = 2.11",
-            "charge_within_quote",
-        ),
-        (
-            "status = 'succeeded', output = '{}', submitted_at = now(), finished_at = now(), due_at = NULL,"
-            " charged = 2.09, charged_seconds = 5",
-            "charge_is_seconds_times_price",
-        ),
+        (f"{SUCCEEDED}, charged = 2.11", "charge_within_quote"),
+        (f"{SUCCEEDED}, charged = 2.09, charged_seconds = 5", "charge_is_seconds_times_price"),
         ("quoted = 2.11", "quote_is_seconds_times_price"),
         ("price_per_second = -1", "price_not_negative"),
         ("priority = 3", "priority_known"),

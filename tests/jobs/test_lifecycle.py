@@ -6,14 +6,16 @@ from decimal import Decimal
 from functools import partial
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import CheckConstraint, update
 
 from app import clock
 from app.billing.ledger import InsufficientFunds
+from app.db import Base
 from app.fal.messages import Outcome, Progress, Refused
-from app.jobs import lifecycle
-from app.jobs.lifecycle import Applied, IdempotencyConflict
-from app.jobs.states import JobStatus
+from app.jobs import intake, lifecycle, queries, tokens
+from app.jobs.intake import IdempotencyConflict
+from app.jobs.lifecycle import Applied
+from app.jobs.states import JobStatus, Priority
 from app.jobs.tables import Job
 from tests import factories as make
 
@@ -94,8 +96,8 @@ async def test_taking_writes_the_attempt_down_first(db):
 
     (attempt,) = await make.attempts_of(db, intent.job)
     assert (attempt.status, attempt.number) == ("submitting", 1)
-    assert attempt.token_digest == lifecycle.token_digest(intent.token)
-    assert lifecycle.tenant_of(intent.token) == intent.job.tenant_id
+    assert attempt.token_digest == tokens.token_digest(intent.token)
+    assert tokens.tenant_of(intent.token) == intent.job.tenant_id
 
 
 async def test_a_job_waits_for_its_time(db):
@@ -269,6 +271,41 @@ async def test_a_verdict_on_an_attempt_that_looked_refused_still_counts(db):
     await make.assert_adds_up(db, caller)
 
 
+async def test_an_ending_to_be_read_on_an_attempt_that_looked_refused_is_asked_about(db):
+    intent = await make.taken(db, await make.make_tenant(db))
+    refusal = Refused(429, "fal", REFUSED)
+    await db.run(partial(lifecycle.refused, key=make.key_of(intent), answer=refusal, wait_s=30))
+
+    await db.run(partial(lifecycle.to_be_read, key=make.key_of(intent), request_id="req-1"))
+
+    job = await make.look(db, intent.job)
+    found = await db.run(partial(queries.attempts_at_fal, jobs=[job]))
+    assert (job.status, found[job.id].fal_request_id) == ("submitted", "req-1")
+
+
+async def test_a_question_under_way_does_not_put_off_what_is_to_be_read_at_once(db):
+    intent = await make.taken(db, await make.make_tenant(db))
+    await make.submit(db, intent)
+    asking = await make.look(db, intent.job)
+    await db.run(partial(lifecycle.to_be_read, key=make.key_of(intent), request_id="req-1"))
+
+    await db.run(partial(lifecycle.progressed, job=asking, progress=Progress(running=True), ask_s=300))
+
+    now = await make.look(db, intent.job)
+    assert now.due_at is not None
+    assert now.due_at <= clock.now() + timedelta(seconds=1)
+
+
+async def test_what_matters_more_is_sent_first(db):
+    caller = await make.make_tenant(db)
+    for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+        await make.accept(db, caller, make.an_order(priority=priority))
+
+    taken = [(await make.take(db))[0].job.priority for _ in range(3)]
+
+    assert taken == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
+
+
 async def test_progress_moves_a_job_on_and_back(db):
     intent = await make.taken(db, await make.make_tenant(db))
     await make.submit(db, intent)
@@ -301,7 +338,7 @@ async def test_a_deadline_that_passes_in_the_queue_ends_the_job_for_free(db):
     job = await make.accept(db, caller, make.an_order(deadline_s=0.000001))
 
     assert await make.take(db) == []
-    assert await db.run(partial(lifecycle.expire, limit=10)) == 1
+    assert await db.run(partial(intake.expire, limit=10)) == 1
 
     assert (await make.look(db, job)).status == "expired"
     assert await make.balances(db, caller) == (Decimal(0), Decimal(0), Decimal(0))
@@ -344,11 +381,13 @@ async def test_an_ending_without_its_story_is_left_to_be_read_at_once(db):
 
 
 def test_statuses_are_what_the_constraints_know():
-    (known,) = [c for c in Job.__table__.constraints if str(c.name).endswith("status_known")]
-    assert all(f"'{status}'" in str(known.sqltext) for status in JobStatus)  # type: ignore[attr-defined]
+    table = Base.metadata.tables["jobs"]
+    (known,) = [check for check in table.constraints if str(check.name).endswith("status_known")]
+    assert isinstance(known, CheckConstraint)
+    assert all(f"'{status}'" in str(known.sqltext) for status in JobStatus)
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "A" * 64, "!" * 64, "A" * 200])
 def test_a_strange_token_is_nobodys(token):
-    found = lifecycle.tenant_of(token)
+    found = tokens.tenant_of(token)
     assert found is None or len(token) == 64

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from app.jobs import lifecycle
+from app.jobs import tokens
 from app.jobs.receiver import KEPT_BYTES, Allowance
 from app.jobs.tables import WebhookDelivery
 from tests import factories as make
@@ -136,7 +136,7 @@ async def test_what_fal_did_not_sign_changes_nothing_and_is_kept(api, db, caller
 
 
 async def test_an_unknown_address_is_refused_and_kept(api, db, intent):
-    stranger = lifecycle.new_token(intent.job.tenant_id)
+    stranger = tokens.new_token(intent.job.tenant_id)
 
     for token in (stranger, "nonsense"):
         answer = await post(api, token, *signed(ok()))
@@ -208,6 +208,27 @@ def test_only_so_many_refusals_a_minute_are_kept():
     assert [allowance.one_more() for _ in range(5)] == [True, True, True, False, False]
 
 
+async def test_a_report_on_a_request_of_another_job_is_refused(api, db, caller, intent):
+    await make.submit(db, intent, "req-1")
+    other = await make.taken(db, caller)
+
+    answer = await post(api, other.token, *signed(ok("req-1")))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "webhook_mismatch")
+    assert (await make.look(db, other.job)).status == "submitting"
+
+
+async def test_an_output_that_postgres_cannot_keep_settles_the_job_all_the_same(api, db, intent):
+    await make.submit(db, intent)
+    raw = json.dumps(ok(payload={"video": {"url": "https://x", "note": "a\x00b\ud800"}, "n": float("nan")})).encode()
+
+    answer = await post(api, intent.token, *signed(raw, request_id="req-1"))
+
+    job = await make.look(db, intent.job)
+    assert (answer.status_code, job.status) == (200, "succeeded")
+    assert job.output == {"video": {"url": "https://x", "note": "ab"}, "n": None}
+
+
 async def test_a_success_that_could_not_be_written_down_is_read_from_the_result(api, db, intent):
     await make.submit(db, intent)
 
@@ -229,4 +250,4 @@ async def test_an_error_report_ends_the_job_and_gives_everything_back(api, db, c
 
     assert answer.status_code == 200
     assert (await make.look(db, intent.job)).status == status
-    assert await make.balances(db, caller) == (0, 0, 0)
+    assert await make.balances(db, caller) == (Decimal(0), Decimal(0), Decimal(0))

@@ -4,16 +4,18 @@ import asyncio
 import json
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from app import clock
+from app import clock, logs
+from app.catalog.catalog import Catalog
 from app.tenants.keys import Scope
 from tests import factories as make
 
-ORDER = {
+ORDER: dict[str, Any] = {
     "model": make.O3,
     "input": {
         "prompt": 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style',
@@ -78,6 +80,17 @@ async def test_the_same_order_spelled_otherwise_is_the_same_order(api, caller):
     assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
 
 
+async def test_a_repeat_brings_its_job_whatever_changed_since(api, db, caller):
+    first = await order(api, **{"Idempotency-Key": "k"})
+    api._transport.app.state.catalog = Catalog([])
+
+    again = await order(api, **{"Idempotency-Key": "k"})
+    other = await order(api)
+
+    assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+    assert other.status_code == 404
+
+
 async def test_the_same_key_with_another_order_is_a_conflict(api, db, caller):
     await order(api, **{"Idempotency-Key": "k"})
 
@@ -109,6 +122,8 @@ async def test_every_fault_of_the_input_is_named_at_once(api, db, caller):
         ({"max_cost": "1e3"}, {"/max_cost"}),
         ({"max_cost": 2.1}, {"/max_cost"}),
         ({"run_after": "2026-01-01T00:00:00"}, {"/run_after"}),
+        ({"run_after": "9999-12-31T23:59:59-14:00"}, {"/run_after"}),
+        ({"run_after": "0001-01-01T00:00:00+14:00"}, {"/run_after"}),
         ({"end_user": ""}, {"/end_user"}),
         ({"end_user": "a\x00b"}, {"/end_user"}),
         ({"metadata": {str(n): "x" for n in range(21)}}, {"/metadata"}),
@@ -321,15 +336,21 @@ async def test_a_method_that_is_not_there_is_told_as_a_problem(api):
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
 
-async def test_an_error_of_ours_tells_nothing_of_our_insides(api, db, caller):
+async def test_an_error_of_ours_tells_nothing_of_our_insides(api, db, caller, capfd):
+    logs.setup(json=True)
     async with db.session() as session:
-        await session.execute(text("ALTER TABLE jobs RENAME TO secret_jobs"))
+        await session.execute(text("ALTER TABLE jobs ADD CONSTRAINT ck_jobs_none CHECK (status = 'none') NOT VALID"))
 
-    answer = await api.get("/v1/jobs")
+    answer = await order(api)
 
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "secret" not in answer.text
-    assert "SELECT" not in answer.text
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    logged = capfd.readouterr().err
+    assert answer.json()["request_id"] in logged
+    for told in (answer.text, logged):
+        assert "mecha" not in told
+        assert "INSERT" not in told
 
 
 async def test_the_page_with_the_reference_names_no_other_site(api):

@@ -14,7 +14,7 @@ from tests.world import build
 async def test_an_order_becomes_a_video_with_an_exact_price(world):
     job = await world.order()
 
-    assert await world.dispatcher.run_once() == 1
+    assert await world.dispatch() == 1
     assert (await world.job(job["id"]))["status"] == "submitted"
     await world.at_fal(60)
     done = await world.ended(job["id"])
@@ -27,7 +27,7 @@ async def test_an_order_becomes_a_video_with_an_exact_price(world):
 
 async def test_without_a_webhook_the_result_is_asked_for(world):
     job = await world.order("[[sim: webhook=never]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
 
     done = await world.reconciled(job["id"])
@@ -39,7 +39,7 @@ async def test_without_a_public_address_fal_is_asked(database_url, tmp_path):
     async with AsyncExitStack() as stack:
         world = await build(stack, database_url, tmp_path, public_url=None)
         job = await world.order()
-        await world.dispatcher.run_once()
+        await world.dispatch()
         await world.at_fal(60)
 
         done = await world.reconciled(job["id"])
@@ -51,13 +51,13 @@ async def test_without_a_public_address_fal_is_asked(database_url, tmp_path):
 
 async def test_progress_is_told_while_it_waits(world):
     job = await world.order("[[sim: webhook=never]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await make.let_time_pass(world.db)
-    await world.reconciler.run_once()
+    await world.ask()
     queued = await world.job(job["id"])
     await world.at_fal(1.5)
     await make.let_time_pass(world.db)
-    await world.reconciler.run_once()
+    await world.ask()
     running = await world.job(job["id"])
 
     assert (queued["status"], queued["waiting"]["for"], queued["waiting"]["queue_position"]) == (
@@ -72,11 +72,11 @@ async def test_progress_is_told_while_it_waits(world):
 @pytest.mark.parametrize("fault", ["lost_answer", "answer=500", "answer=502", "answer=504"])
 async def test_a_lost_answer_is_never_sent_again_and_the_webhook_settles_it(world, fault):
     job = await world.order(f"[[sim: {fault}]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     unknown = await world.job(job["id"])
     await make.let_time_pass(world.db)
-    await world.dispatcher.run_once()
-    await world.reconciler.run_once()
+    await world.dispatch()
+    await world.ask()
 
     await world.at_fal(60)
     done = await world.ended(job["id"])
@@ -92,12 +92,12 @@ async def test_a_lost_answer_is_never_sent_again_and_the_webhook_settles_it(worl
 
 async def test_a_lost_answer_without_a_webhook_stays_unknown_with_its_hold(world):
     job = await world.order("[[sim: lost_answer, webhook=never]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
     for _ in range(3):
         await make.let_time_pass(world.db)
-        await world.dispatcher.run_once()
-        await world.reconciler.run_once()
+        await world.dispatch()
+        await world.ask()
 
     now = await world.job(job["id"])
 
@@ -110,10 +110,10 @@ async def test_a_lost_answer_without_a_webhook_stays_unknown_with_its_hold(world
 )
 async def test_a_proven_refusal_is_tried_again_until_it_is_taken(world, refusal, waits_for):
     job = await world.order(f"[[sim: refuse={refusal}, times=1]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     refused = await world.job(job["id"])
     await make.let_time_pass(world.db)
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
 
     done = await world.ended(job["id"])
@@ -125,7 +125,7 @@ async def test_a_proven_refusal_is_tried_again_until_it_is_taken(world, refusal,
 
 async def test_a_refusal_for_good_fails_the_job(world):
     job = await world.order("[[sim: refuse=unknown_app]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
 
     done = await world.job(job["id"])
 
@@ -138,7 +138,7 @@ async def test_a_policy_refusal_fails_the_job_with_its_reason_and_without_its_pr
     prompt = "a secret mecha"
     quiet = ", webhook=never" if news == "asking" else ""
     job = await world.order(f"[[sim: outcome=content_policy_violation{quiet}]] {prompt}")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
 
     done = await (world.ended(job["id"]) if news == "webhook" else world.reconciled(job["id"]))
@@ -150,7 +150,7 @@ async def test_a_policy_refusal_fails_the_job_with_its_reason_and_without_its_pr
 
 async def test_forged_webhooks_before_the_real_one_change_nothing(world):
     job = await world.order("[[sim: webhook=forged+unknown_key+old+unsigned+tampered+ok]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(600)
 
     done = await world.ended(job["id"])
@@ -164,7 +164,7 @@ async def test_forged_webhooks_before_the_real_one_change_nothing(world):
 
 async def test_a_webhook_that_comes_many_times_charges_once(world):
     job = await world.order("[[sim: webhook=ok*5]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(600)
     await world.ended(job["id"])
 
@@ -175,7 +175,7 @@ async def test_a_webhook_that_comes_many_times_charges_once(world):
 async def test_a_webhook_before_the_submit_answer_settles_the_job(world):
     job = await world.order("[[sim: webhook=early, slow_answer_s=0.05]] a mecha")
 
-    await world.dispatcher.run_once()
+    await world.dispatch()
     done = await world.ended(job["id"])
 
     assert (done["status"], done["cost"]["charged"], done["attempts"]) == ("succeeded", "2.10", 1)
@@ -185,14 +185,14 @@ async def test_a_webhook_before_the_submit_answer_settles_the_job(world):
 
 async def test_a_result_that_fal_no_longer_has_settles_nothing(world):
     job = await world.order("[[sim: webhook=never, result_s=0]] a mecha")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
     while (await world.books())[0]["ended_at"] is None:
         await asyncio.sleep(0.01)
     await world.at_fal(7200)
     for _ in range(3):
         await make.let_time_pass(world.db)
-        await world.reconciler.run_once()
+        await world.ask()
 
     now = await world.job(job["id"])
 
@@ -203,21 +203,21 @@ async def test_a_worker_that_died_while_submitting_leaves_a_job_that_says_so(wor
     job = await world.order()
     await make.take(world.db)
     await make.let_time_pass(world.db)
-    await world.reconciler.run_once()
+    await world.ask()
 
     now = await world.job(job["id"])
 
     assert (now["status"], now["waiting"]["for"]) == ("submit_unknown", "verdict")
-    assert await world.dispatcher.run_once() == 0
+    assert await world.dispatch() == 0
     assert await world.books() == []
 
 
 async def test_webhook_and_question_at_the_same_moment_charge_once(world):
     job = await world.order()
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await make.let_time_pass(world.db)
 
-    await asyncio.gather(world.at_fal(60), *(world.reconciler.run_once() for _ in range(4)))
+    await asyncio.gather(world.at_fal(60), *(world.ask() for _ in range(4)))
     done = await world.reconciled(job["id"])
 
     assert done["cost"]["charged"] == "2.10"
@@ -227,7 +227,7 @@ async def test_webhook_and_question_at_the_same_moment_charge_once(world):
 async def test_shots_are_charged_by_their_sum(world):
     shots = [{"prompt": f"shot {n}", "duration": n} for n in ("3", "4", "5")]
     job = await world.order(input={"multi_prompt": shots})
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
 
     assert (await world.ended(job["id"]))["cost"]["charged"] == "5.04"
@@ -238,7 +238,7 @@ async def test_where_the_price_depends_on_a_file_the_delivered_length_is_charged
     value = {"prompt": "[[sim: video_s=4]] make it night", "video_url": "https://example.com/in.mp4"}
     job = await world.order(model=model, input=value)
     assert (job["cost"]["quoted"], job["cost"]["held"]) == ("1.6884", "1.6884")
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(60)
 
     done = await world.ended(job["id"])
@@ -248,7 +248,7 @@ async def test_where_the_price_depends_on_a_file_the_delivered_length_is_charged
 
 async def test_a_deadline_is_handed_on_and_ends_the_job_for_free(world):
     job = await world.order("[[sim: queue_s=500]] a mecha", deadline_s=30)
-    await world.dispatcher.run_once()
+    await world.dispatch()
     await world.at_fal(100)
 
     done = await world.ended(job["id"])

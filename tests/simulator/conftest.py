@@ -136,7 +136,8 @@ async def open_box() -> AsyncIterator[OpenBox]:
 
         async def opened(**settings: Any) -> Box:
             hook = Hook()
-            config = SimulatorConfig(**{"public_url": BASE, "queue_s": 0, "run_s": 0} | settings)
+            given: dict[str, Any] = {"public_url": BASE, "queue_s": 0, "run_s": 0} | settings
+            config = SimulatorConfig(**given)
             app = create_simulator(config, webhook_transport=httpx.ASGITransport(hook))
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app)
@@ -172,7 +173,7 @@ async def served() -> AsyncIterator[Callable[..., Awaitable[str]]]:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", lifespan="auto"))
             task = asyncio.create_task(server.serve(sockets=[listening]))
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            while not server.started:
                 await asyncio.sleep(0.005)
 
             async def stop() -> None:

@@ -27,10 +27,12 @@ async def test_books_are_filtered_paged_and_summed(box: Box):
 
     first = (await box.client.get("/simulator/requests?limit=2")).json()
     rest = (await box.client.get(f"/simulator/requests?after={first['next_after']}")).json()
+    none = (await box.client.get("/simulator/requests?limit=0")).json()
     mine = (await box.client.get("/simulator/requests", params={"webhook_url": f"{HOOK}/1"})).json()
 
     assert [entry["request_id"] for entry in first["requests"] + rest["requests"]] == ids
     assert [entry["request_id"] for entry in mine["requests"]] == ids[1:2]
+    assert (none["requests"], none["next_after"], rest["next_after"]) == ([], 0, None)
     assert first["totals"] | {"submits": 3} == first["totals"]
     assert (first["totals"]["accepted"], first["totals"]["twins"], first["totals"]["billed"]) == (3, 0, "6.30")
 

@@ -4,11 +4,15 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
+from app.simulator import clips
+from app.simulator.book import Book
 from app.simulator.requests import Request
 from tests.simulator.conftest import AUTH, HOOK, O3, OpenBox
 
@@ -114,6 +118,38 @@ async def test_orders_of_one_moment_share_a_commit(open_box: OpenBox, tmp_path: 
     assert len(commits) < 25
 
 
+async def test_nobody_hears_accepted_of_what_could_not_be_written(open_box: OpenBox, tmp_path: Path):
+    box = await open_box(data_dir=tmp_path, queue_s=600)
+    commit, book = box.simulator.book._commit, box.simulator.book
+
+    def full(rows: list[tuple[str, str, str]]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    book._commit = full  # type: ignore[method-assign]
+    with pytest.raises(sqlite3.OperationalError):
+        await box.submit()
+    book._commit = commit  # type: ignore[method-assign]
+
+    assert await box.submit()
+
+
+async def test_waiting_for_a_commit_does_not_wait_for_those_after_it(tmp_path: Path):
+    book = Book(tmp_path / "book.db")
+    book.note("a", 0)
+    done = asyncio.create_task(book.committed())
+
+    number = 0
+    while not done.done():
+        number += 1
+        book.note("a", number)
+        await asyncio.sleep(0)
+    await book.close()
+
+    again = Book(tmp_path / "book.db")
+    assert again.noted("a") == number
+    await again.close()
+
+
 def test_request_is_the_same_after_the_book(tmp_path: Path):
     request = Request("id", "a/b", "a/b/c", "{}", 1.5, words={"retries": 2, "webhook": "early+twice"})
 
@@ -121,6 +157,13 @@ def test_request_is_the_same_after_the_book(tmp_path: Path):
 
     assert again.to_row() == request.to_row()
     assert again.script.retries == 2
+
+
+async def test_simulator_without_an_encoder_says_so_at_once(open_box: OpenBox, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(clips, "av", None)
+
+    with pytest.raises(clips.NoEncoder, match="makes its videos with PyAV"):
+        await open_box()
 
 
 def test_module_tells_how_to_use_it():

@@ -27,7 +27,7 @@ async def valid(box: Box, heard: tuple[dict[str, str], bytes]) -> bool:
             Ed25519PublicKey.from_public_bytes(urlsafe_b64decode(key["x"] + "=")).verify(bytes.fromhex(signature), said)
         except InvalidSignature:
             continue
-        return json.loads(body)["request_id"] == request_id
+        return bool(json.loads(body)["request_id"] == request_id)
     return False
 
 

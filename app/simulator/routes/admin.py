@@ -4,7 +4,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, HTTPException, Request
+from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.simulator.clock import iso
@@ -71,7 +71,7 @@ async def list_requests(
     state: State | None = None,
     webhook_url: str | None = None,
     after: int = 0,
-    limit: int = 1000,
+    limit: Annotated[int, Query(ge=0)] = 1000,
 ) -> dict[str, Any]:
     """The books: every submit that was accepted, oldest first, and what it all cost."""
     found = [
@@ -83,7 +83,7 @@ async def list_requests(
         and webhook_url in {None, one.webhook_url}
     ]
     shown = found[:limit]
-    more = shown[-1].number + 1 if len(found) > limit else None
+    more = found[limit].number if len(found) > limit else None
     return {"requests": [entry(simulator, one) for one in shown], "next_after": more, "totals": totals(simulator)}
 
 

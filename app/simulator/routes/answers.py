@@ -40,6 +40,10 @@ def not_found() -> Response:
     return answer(404, {"status": "NOT_FOUND"})
 
 
+def wrong_method() -> Response:
+    return answer(405, {"detail": "Method Not Allowed"})
+
+
 def bad_key() -> Response:
     return answer(401, {"detail": "invalid key credentials"})
 

@@ -6,8 +6,7 @@ from starlette.requests import Request as Call
 from starlette.responses import FileResponse, Response
 
 from app.simulator.files import TooLarge, kept_s, safe_name
-from app.simulator.routes.answers import answer, bad_key
-from app.simulator.routes.queue import failed_method
+from app.simulator.routes.answers import answer, bad_key, wrong_method
 from app.simulator.simulator import Simulator
 
 
@@ -31,7 +30,7 @@ async def _serve(simulator: Simulator, call: Call, place: str) -> Response:
         upload_id, _, part = rest.partition("/")
         return await _multipart(simulator, call, upload_id, part)
     if call.method != "POST" or address or place not in {"upload", "upload/multipart"}:
-        return failed_method()
+        return wrong_method()
     if not simulator.account.admits(call.headers.get("authorization")):
         return bad_key()
     return await _post(simulator, call) if place == "upload" else _begin_multipart(simulator, call)
@@ -90,7 +89,7 @@ async def _multipart(simulator: Simulator, call: Call, upload_id: str, part: str
         await simulator.book.committed()
         return answer(200, {"access_url": simulator.files.url(parts.path)})
     if call.method != "PUT" or not part.isdecimal():
-        return failed_method()
+        return wrong_method()
     source, _, etag = await simulator.files.receive(call.stream())
     parts.names[int(part)] = source.name
     return answer(200, {"partNumber": int(part), "etag": etag}, {"ETag": f'"{etag}"'})

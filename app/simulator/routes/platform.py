@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from itertools import takewhile
 from typing import Any, Final
 
 from starlette.requests import Request as Call
@@ -145,9 +146,10 @@ def _charged(simulator: Simulator, call: Call) -> Iterator[Request]:
     start, end = _time(call, "start", now - DAY_S), _time(call, "end", now + 1)
     known = simulator.queue.requests
     asked = [known[one] for one in ids if one in known] if ids else list(known.values())
-    for request in sorted(asked, key=lambda one: one.ended_at or 0.0):
+    ended = [one for one in asked if one.ended_at is not None and start <= one.ended_at < end]
+    for request in sorted(ended, key=lambda one: one.ended_at or 0.0):
         result, ended_at = request.result, request.ended_at
-        if result is None or ended_at is None or not result.amount or not start <= ended_at < end:
+        if result is None or ended_at is None or not result.amount:
             continue
         wait_s = config.billing_delay_s if request.script.billing_s is None else request.script.billing_s
         if now - ended_at >= wait_s and (not endpoints or request.endpoint in endpoints):
@@ -225,8 +227,10 @@ async def _by_endpoint(simulator: Simulator, call: Call) -> Response:
     wanted = call.query_params.get("status")
     found = []
     for endpoint in _many(call, "endpoint_id", required=True):
-        for request in simulator.queue.by_endpoint.get(endpoint, ()):
-            inside = start <= request.submitted_at < end and (not ids or request.request_id in ids)
+        # Newest first, up to the start asked for: the history of a load test is long.
+        sent = reversed(simulator.queue.by_endpoint.get(endpoint, []))
+        for request in takewhile(lambda one: one.submitted_at >= start, sent):
+            inside = request.submitted_at < end and (not ids or request.request_id in ids)
             if inside and _listed(simulator, request) and wanted in {None, _kind(request)}:
                 found.append(request)
     if call.query_params.get("sort_by") == "duration":

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from app.simulator.clock import iso
 from app.simulator.endpoints import app_of, segments
 from app.simulator.requests import Request, Result, State
-from app.simulator.routes.answers import answer, bad_key, failed, not_found
+from app.simulator.routes.answers import answer, bad_key, failed, not_found, wrong_method
 from app.simulator.routes.submit import submit
 from app.simulator.simulator import Simulator
 
@@ -30,7 +30,7 @@ async def serve(simulator: Simulator, call: Call, path: str) -> Response:
     parts = segments(path)
     place = next((at for at, part in enumerate(parts) if part == "requests" and at >= 2), None)
     if place is None or place + 1 >= len(parts):
-        return await submit(simulator, call, path, urls) if call.method == "POST" else failed_method()
+        return await submit(simulator, call, path, urls) if call.method == "POST" else wrong_method()
     if not simulator.account.admits(call.headers.get("authorization"), app_of(parts)):
         return bad_key()
     request = simulator.get(parts[place + 1], app=app_of(parts[:place]))
@@ -39,15 +39,11 @@ async def serve(simulator: Simulator, call: Call, path: str) -> Response:
     return _about(simulator, call, request, "/".join(parts[place + 2 :]), urls)
 
 
-def failed_method() -> Response:
-    return answer(405, {"detail": "Method Not Allowed"})
-
-
 def _about(simulator: Simulator, call: Call, request: Request, verb: str, urls: str) -> Response:
     if call.method == "PUT" and verb == "cancel":
         return cancel(simulator, request)
     if call.method not in {"GET", "HEAD"} or verb not in {"", "response", "status", "status/stream"}:
-        return failed_method() if verb in {"", "response", "status", "cancel"} else not_found()
+        return wrong_method() if verb in {"", "response", "status", "cancel"} else not_found()
     request.reads += 1
     if request.reads <= request.script.read_errors:
         return failed(503)

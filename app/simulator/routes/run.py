@@ -8,9 +8,9 @@ from starlette.responses import Response, StreamingResponse
 
 from app.simulator.endpoints import app_of, segments
 from app.simulator.requests import Request, Result
-from app.simulator.routes.answers import answer, locked, no_access, no_application, not_found
-from app.simulator.routes.queue import failed_method, replay
-from app.simulator.routes.submit import order
+from app.simulator.routes.answers import answer, not_found, wrong_method
+from app.simulator.routes.queue import replay
+from app.simulator.routes.submit import barred, order
 from app.simulator.script import BadScript, Script, from_header, from_prompt
 from app.simulator.simulator import Simulator
 
@@ -18,14 +18,14 @@ from app.simulator.simulator import Simulator
 async def serve(simulator: Simulator, call: Call, path: str) -> Response:
     """POST /{full endpoint id} or …/stream: runs at once, or 429 when as many run as may."""
     if call.method != "POST":
-        return failed_method()
+        return wrong_method()
     parts = segments(path)
     streamed = len(parts) > 2 and parts[-1] == "stream"
     parts = parts[:-1] if streamed else parts
     app = app_of(parts)
     if app is None:
         return not_found()
-    if (no := _barred(simulator, call, app)) is not None:
+    if (no := barred(simulator, call, app) or _full(simulator)) is not None:
         return no
     body = await call.body()
     request = order(simulator, call, app=app, endpoint="/".join(parts), body=body)
@@ -44,19 +44,13 @@ async def serve(simulator: Simulator, call: Call, path: str) -> Response:
     return replay(simulator, request, await _ending(request))
 
 
-def _barred(simulator: Simulator, call: Call, app: str) -> Response | None:
-    account, queue, apps = simulator.account, simulator.queue, simulator.config.apps
-    if not account.admits(call.headers.get("authorization"), app):
-        return no_access(app)
-    if account.lock is not None:
-        return locked(account.lock)
-    if apps and app not in apps:
-        return no_application(app)
-    if queue.running >= queue.concurrency:
-        kind = "concurrent_requests_limit"
-        detail = [{"loc": ["body"], "msg": "Concurrent requests limit reached", "type": kind}]
-        return answer(429, {"detail": detail}, {"X-Fal-needs-retry": "1", "X-Fal-Error-Type": kind})
-    return None
+def _full(simulator: Simulator) -> Response | None:
+    """Nobody waits here: 429 once as many run as may."""
+    if simulator.queue.running < simulator.queue.concurrency:
+        return None
+    kind = "concurrent_requests_limit"
+    detail = [{"loc": ["body"], "msg": "Concurrent requests limit reached", "type": kind}]
+    return answer(429, {"detail": detail}, {"X-Fal-needs-retry": "1", "X-Fal-Error-Type": kind})
 
 
 async def _ending(request: Request) -> Result:

@@ -28,7 +28,7 @@ async def submit(simulator: Simulator, call: Call, path: str, urls: str) -> Resp
         return not_found()
     simulator.tally["submits"] += 1
     try:
-        if (no := _barred(simulator, call, app)) is not None:
+        if (no := barred(simulator, call, app) or _too_long(simulator, call)) is not None:
             return no
         body = await call.body()
         if len(body) > simulator.config.max_body_bytes:
@@ -66,7 +66,7 @@ def order(simulator: Simulator, call: Call, *, app: str, endpoint: str, body: by
     )
 
 
-def _barred(simulator: Simulator, call: Call, app: str) -> Response | None:
+def barred(simulator: Simulator, call: Call, app: str) -> Response | None:
     """Why nothing may be ordered by this call at all."""
     account, apps = simulator.account, simulator.config.apps
     if not account.admits(call.headers.get("authorization"), app):
@@ -75,6 +75,11 @@ def _barred(simulator: Simulator, call: Call, app: str) -> Response | None:
         return locked(account.lock)
     if apps and app not in apps:
         return no_application(app)
+    return None
+
+
+def _too_long(simulator: Simulator, call: Call) -> Response | None:
+    """The caller would rather be refused than wait behind that many."""
     longest = call.query_params.get("fal_max_queue_length", "")
     if longest.isdecimal() and simulator.queue.waiting > int(longest):
         return answer(429, {"detail": "The queue is too long"})

@@ -1,0 +1,179 @@
+"""
+What we decide about a job before fal knows of it: accept, replay, take, expire.
+
+Each function works inside the transaction it is given; `lifecycle` has what follows from fal's news.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import leases
+from app.billing import ledger
+from app.billing.prices import Quote
+from app.db import new_id
+from app.errors import AppError
+from app.jobs.lifecycle import JobKey, end, note
+from app.jobs.states import AttemptStatus, JobStatus, Priority
+from app.jobs.tables import Attempt, Job
+from app.jobs.tokens import new_token, token_digest
+from app.tenants.auth import Caller
+
+EXPIRY_ERROR: Final = {
+    "code": "deadline_passed",
+    "title": "The deadline passed before the job was sent to fal.",
+    "detail": None,
+    "retryable": True,
+}
+
+
+class IdempotencyConflict(AppError):
+    """This Idempotency-Key was used for a different order; send a new key with a new order."""
+
+    status, code = 409, "idempotency_conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller asks for, already checked against the model's schema."""
+
+    model: str
+    input: dict[str, Any]
+    metadata: dict[str, str] = field(default_factory=dict)
+    end_user: str | None = None
+    priority: Priority = Priority.NORMAL
+    run_after: datetime | None = None
+    deadline_s: float | None = None
+    idempotency_key: str | None = None
+    digest: bytes = b""
+
+
+class Intent(NamedTuple):
+    """A job about to be sent, its attempt, and the token of the attempt's own webhook URL."""
+
+    job: Job
+    attempt: Attempt
+    token: str
+
+
+async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quote) -> tuple[Job, bool]:
+    """
+    The job for *order* with its price held, and whether it is new.
+
+    The same idempotency key brings back the same job; with another order it raises
+    IdempotencyConflict. Raises InsufficientFunds if the price can't be held.
+    """
+    job = await session.scalar(
+        insert(Job)
+        .values(
+            tenant_id=caller.tenant_id,
+            id=new_id(),
+            api_key_id=caller.key_id,
+            model=order.model,
+            input=order.input,
+            labels=order.metadata,
+            end_user=order.end_user,
+            priority=order.priority,
+            idempotency_key=order.idempotency_key,
+            order_digest=order.digest,
+            status=JobStatus.QUEUED,
+            event_count=1,
+            seconds=quote.seconds,
+            measured=quote.is_maximum,
+            min_seconds=quote.min_seconds,
+            step_seconds=quote.step_seconds,
+            price_per_second=quote.price.per_second,
+            base_amount=quote.price.base_amount,
+            base_seconds=quote.price.base_seconds,
+            quoted=quote.amount,
+            run_after=order.run_after,
+            deadline_at=func.now() + timedelta(seconds=order.deadline_s) if order.deadline_s is not None else None,
+            due_at=order.run_after or func.now(),
+        )
+        # A concurrent order with the same key waits here until the first has committed.
+        .on_conflict_do_nothing(index_elements=[Job.tenant_id, Job.idempotency_key])
+        .returning(Job)
+    )
+    if job is None:
+        replayed = await replay(session, caller, order)
+        assert replayed is not None, "nothing but the idempotency key conflicts"  # noqa: S101
+        return replayed, False
+    await ledger.hold(session, job.tenant_id, job.id, quote.amount)
+    note(session, job, "accepted")
+    return job, True
+
+
+async def replay(session: AsyncSession, caller: Caller, order: Order) -> Job | None:
+    """
+    The job that *order*'s idempotency key stands for, or None if the key is new.
+
+    Raises IdempotencyConflict if it stands for another order.
+    """
+    if order.idempotency_key is None:
+        return None
+    known = select(Job).where(Job.tenant_id == caller.tenant_id, Job.idempotency_key == order.idempotency_key)
+    job = await session.scalar(known)
+    if job is not None and not secrets.compare_digest(job.order_digest, order.digest):
+        raise IdempotencyConflict
+    return job
+
+
+async def take(session: AsyncSession, *, owner: str, limit: int, lease_s: float) -> list[Intent]:
+    """
+    Up to *limit* due jobs, each with an attempt written down before anything is sent.
+
+    Until fal's answer is recorded such a job is `submitting`; if the worker dies, the lease runs out and
+    the reconciler finds it: then nobody knows whether fal has it.
+    """
+    jobs = await leases.claim(
+        session,
+        Job,
+        Job.status == JobStatus.QUEUED,
+        or_(Job.deadline_at.is_(None), Job.deadline_at > func.now()),
+        owner=owner,
+        limit=limit,
+        lease_s=lease_s,
+        order_by=(Job.priority, Job.due_at),
+        values={
+            "status": JobStatus.SUBMITTING,
+            "waiting_for": "fal",
+            "attempts": Job.attempts + 1,
+            "event_count": Job.event_count + 1,
+        },
+    )
+    intents = []
+    for job in jobs:
+        token = new_token(job.tenant_id)
+        attempt = Attempt(
+            tenant_id=job.tenant_id,
+            id=new_id(),
+            job_id=job.id,
+            number=job.attempts,
+            token_digest=token_digest(token),
+            status=AttemptStatus.SUBMITTING,
+        )
+        session.add(attempt)
+        note(session, job, f"attempt {job.attempts}")
+        intents.append(Intent(job, attempt, token))
+    await session.flush()
+    return intents
+
+
+async def expire(session: AsyncSession, *, limit: int) -> int:
+    """End up to *limit* jobs whose deadline passed before anything was sent; free. Returns how many."""
+    overdue = (
+        select(Job.tenant_id, Job.id)
+        .where(Job.status == JobStatus.QUEUED, Job.deadline_at <= func.now())
+        .order_by(Job.deadline_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    keys = [JobKey(*row) for row in (await session.execute(overdue)).all()]
+    for key in keys:
+        await end(session, key, JobStatus.EXPIRED, "deadline passed before it was sent", error=dict(EXPIRY_ERROR))
+    return len(keys)
