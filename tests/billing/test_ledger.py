@@ -111,10 +111,8 @@ HOLD = "('hold', 'available', 'held', 2.10, NULL, NULL)"
 async def test_postgres_itself_refuses_a_wrong_entry(db, entry, constraint):
     caller = await make.make_tenant(db)
     of = {"tenant": caller.tenant_id, "job": uuid4()}
-    into = (
-        "INSERT INTO ledger_entries"
-        " (tenant_id, id, job_id, kind, from_side, to_side, amount, hold_amount, charge_amount) VALUES (:tenant, gen_random_uuid(), :job, "
-    )
+    columns = "tenant_id, id, job_id, kind, from_side, to_side, amount, hold_amount, charge_amount"
+    into = f"INSERT INTO ledger_entries ({columns}) VALUES (:tenant, gen_random_uuid(), :job, "
     async with db.session() as session:
         await session.execute(text(into + HOLD[1:]), of)
 
