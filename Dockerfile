@@ -23,7 +23,7 @@ RUN groupadd --gid 10001 callsheet \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin callsheet \
     && install --directory --owner=10001 --group=10001 /data
 COPY --from=builder /opt/callsheet /opt/callsheet
-ENV PATH=/opt/callsheet/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0 PORT=8000 DATA=/data
+ENV PATH=/opt/callsheet/bin:$PATH PYTHONUNBUFFERED=1 BIND=0.0.0.0 PORT=8000 DATA=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

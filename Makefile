@@ -19,7 +19,7 @@ export UV_CACHE_DIR ?= $(CURDIR)/$(VENV)/cache
 help: ## Show what each command does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## Start Callsheet; takes PORT=8000 SIMULATOR_PORT=8001 DATA=.callsheet HOST=127.0.0.1
+run: setup ## Start Callsheet; takes PORT=8000 SIMULATOR_PORT=8001 DATA=.callsheet BIND=127.0.0.1
 	@# make hands on what it was given as environment, where `callsheet` looks for it.
 	@$(BIN)/callsheet up
 

@@ -6,7 +6,6 @@ else goes wrong becomes a plain 500 with a request id and nothing of our insides
 """
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
@@ -200,8 +199,3 @@ def install(app: FastAPI) -> None:
         # The driver's text quotes the statement's values; only its kind is told.
         log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)
         return problem(Unavailable(headers={"Retry-After": "1"}), request)
-
-
-def as_json(value: Any) -> bytes:
-    """Compact JSON, as bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -62,7 +62,8 @@ class Settings(BaseSettings):
         default=False, description="A transaction-mode pooler stands before Postgres: prepare no statements"
     )
     data: Path = Field(default=Path(".callsheet"), description="Folder for the embedded Postgres and kept files")
-    host: str = Field(default="127.0.0.1", description="Address the HTTP server listens on")
+    # Not HOST: shells and toolchains set that one to the machine's name, or its kind.
+    bind: str = Field(default="127.0.0.1", description="Address the HTTP server listens on")
     port: int = Field(default=8000, ge=1, le=65535, description="Port the HTTP server listens on")
     public_url: HttpUrl | None = Field(
         default=None, description="How fal reaches this service for webhooks; without it fal is asked instead"

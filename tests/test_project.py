@@ -113,7 +113,7 @@ def test_every_container_runs_a_real_command():
 
 
 def test_compose_hands_on_every_setting_that_containers_do_not_fix():
-    fixed_by_image = {"HOST", "PORT", "DATA"}
+    fixed_by_image = {"BIND", "PORT", "DATA"}
 
     for name in ("api", "worker", "migrate"):
         assert OURS[name]["environment"].keys() == SETTINGS - fixed_by_image

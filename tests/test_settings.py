@@ -47,15 +47,15 @@ def test_a_secret_file_that_cannot_be_read_is_told(monkeypatch):
 
 
 def test_code_wins_over_environment_and_that_over_file_and_dotenv(monkeypatch, nowhere):
-    (nowhere / ".env").write_text("PORT=1\nHOST=from-dotenv\nLOG_LEVEL=ERROR\nUNKNOWN=x\n")
+    (nowhere / ".env").write_text("PORT=1\nBIND=from-dotenv\nLOG_LEVEL=ERROR\nUNKNOWN=x\n")
     monkeypatch.setenv("PORT", "2")
-    monkeypatch.setenv("HOST", "from-environment")
+    monkeypatch.setenv("BIND", "from-environment")
 
     settings = Settings.read(port=3)
     sources = settings.sources(port=3)
 
-    assert (settings.port, settings.host, settings.log_level) == (3, "from-environment", "ERROR")
-    assert (sources["port"], sources["host"], sources["log_level"]) == ("given", "environment", ".env")
+    assert (settings.port, settings.bind, settings.log_level) == (3, "from-environment", "ERROR")
+    assert (sources["port"], sources["bind"], sources["log_level"]) == ("given", "environment", ".env")
     assert sources["poll_s"] == "default"
 
 

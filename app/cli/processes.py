@@ -18,7 +18,7 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     Parameters
     ----------
     host
-        Address to listen on instead of HOST.
+        Address to listen on instead of BIND.
     port
         Port to listen on instead of PORT.
     """
@@ -26,10 +26,10 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
 
     from app.main import create_app  # noqa: PLC0415
 
-    settings = _settings(host=host, port=port)
+    settings = _settings(bind=host, port=port)
     uvicorn.run(
         create_app(settings),
-        host=settings.host,
+        host=settings.bind,
         port=settings.port,
         log_config=None,
         access_log=False,

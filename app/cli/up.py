@@ -52,7 +52,7 @@ def up(
     Parameters
     ----------
     host
-        Address to listen on instead of HOST.
+        Address to listen on instead of BIND.
     port
         Port to listen on instead of PORT.
     data
@@ -60,10 +60,10 @@ def up(
     simulator_port
         Port of fal's simulator, which runs when FAL_KEY is not set.
     """
-    given = {name: value for name, value in {"host": host, "port": port, "data": data}.items() if value is not None}
+    given = {name: value for name, value in {"bind": host, "port": port, "data": data}.items() if value is not None}
     settings = Settings.read(**given)
     logs.setup("WARNING" if Console().is_terminal else settings.log_level, json=settings.log_json)
-    _ensure_free(settings.host, settings.port, "PORT")
+    _ensure_free(settings.bind, settings.port, "PORT")
     if settings.fal_key is None:
         _ensure_free(LOOPBACK, simulator_port, "SIMULATOR_PORT")
     settings.data.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ async def _run(settings: Settings, postgres: EmbeddedPostgres | None, simulator_
         if simulator_port is None:
             await _check_key(parts)
         key = await _own_key(parts.db, settings.data)
-        await stack.enter_async_context(Served(create_app(settings), settings.host, settings.port))
+        await stack.enter_async_context(Served(create_app(settings), settings.bind, settings.port))
         working = asyncio.create_task(work(parts, stop, drain_s=STOP_S))
         # Orders that nobody sends must not be taken: without its worker, the rest stops too.
         working.add_done_callback(lambda _: stop.set())
@@ -238,7 +238,7 @@ def _own_command() -> str:
 
 def _url(settings: Settings) -> str:
     """Where the service is reached from this machine."""
-    host = LOOPBACK if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - only compared with
+    host = LOOPBACK if settings.bind in {"0.0.0.0", "::"} else settings.bind  # noqa: S104 - only compared with
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 

@@ -6,6 +6,7 @@ idempotency key, so the customer would pay twice.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,7 +15,6 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from app.errors import as_json
 from app.fal import messages
 from app.fal.messages import Accepted, Lost, Progress, Refused, Report, accepted, job_error
 
@@ -65,7 +65,7 @@ class FalClient:
                 answer = await self._http.post(
                     f"{self._queue_url}/{quote(endpoint)}",
                     params={"fal_webhook": webhook_url} if webhook_url else None,
-                    content=as_json(model_input),
+                    content=json.dumps(model_input, ensure_ascii=False, separators=(",", ":")).encode(),
                     headers=headers,
                 )
         except NOTHING_SENT as error:

@@ -1,5 +1,6 @@
 """`callsheet up` and the commands beside it, as a user runs them: real processes, sockets, database and video."""
 
+import asyncio
 import json
 import os
 import signal
@@ -154,6 +155,23 @@ def test_shots_are_charged_by_their_sum(up):
     assert abs(length - 12) <= frame
 
 
+def test_one_key_from_fifty_connections_at_once_makes_one_job_and_one_hold(up):
+    headers = {"Authorization": f"Bearer {up.running['api_key']}", "Idempotency-Key": "fifty"}
+    body = {"model": O3, "input": {"prompt": "[[sim: run_s=60]] x"}}
+
+    async def order() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=50)
+        async with httpx.AsyncClient(base_url=up.running["url"], headers=headers, limits=limits, timeout=30) as client:
+            return await asyncio.gather(*(client.post("/v1/jobs", json=body) for _ in range(50)))
+
+    answers = asyncio.run(order())
+
+    (job_id,) = {answer.json()["id"] for answer in answers}
+    entries = httpx.get(f"{up.running['url']}/v1/ledger", params={"job_id": job_id}, headers=headers).json()["data"]
+    assert sorted(answer.status_code for answer in answers) == [200] * 49 + [202]
+    assert [(entry["kind"], entry["amount"]) for entry in entries] == [("hold", "2.10")]
+
+
 def test_a_job_that_fails_says_why_and_exits_with_one(up):
     done = up.submit(O3, "-i", "prompt=[[sim: outcome=content_policy_violation]] x", "--watch")
 
@@ -174,12 +192,13 @@ def test_other_commands_find_the_running_one(up):
     made = call("keys", "create", "app", cwd=up.folder)
     listed = call("keys", "list", cwd=up.folder)
     jobs = call("jobs", "list", "--json", cwd=up.folder)
+    table = call("jobs", "list", cwd=up.folder, COLUMNS="80")
     tenants = call("tenants", "list", cwd=up.folder)
 
     key = made.stdout.strip()
     assert key.startswith("cs_")
     assert key not in listed.stdout
-    assert isinstance(json.loads(jobs.stdout), list)
+    assert all(job["id"] in table.stdout for job in json.loads(jobs.stdout))
     assert "default" in tenants.stdout
     answer = httpx.get(f"{up.running['url']}/v1/jobs", headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 200
