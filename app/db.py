@@ -32,6 +32,7 @@ ALIVE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
     "application_name": "callsheet",
+    "client_encoding": "utf8",
 }
 DIRECT: Final[dict[str, Any]] = {
     **ALIVE,

@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, pool, text
 from app.billing import tables as billing
 from app.db import Base
 from app.jobs import tables as jobs
+from app.settings import SettingsError
 from app.tenants import tables as tenants
 
 LOCK_TIMEOUT = "4s"
@@ -21,8 +22,13 @@ TABLES = (billing, jobs, tenants)  # imported, so that their tables are in the m
 
 def run_online() -> None:
     url = context.config.attributes["url"]
-    engine = create_engine(url, poolclass=pool.NullPool)  # closes with its connection
+    engine = create_engine(
+        url, poolclass=pool.NullPool, connect_args={"client_encoding": "utf8"}
+    )  # closes with its connection
     with engine.connect() as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+        if encoding != "UTF8":
+            raise SettingsError(f"DATABASE_URL: that database keeps text as {encoding}; make one with ENCODING 'UTF8'")
         connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
         # Waiting for another migrating process is fine; waiting for a table's lock isn't.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ONE_AT_A_TIME})
