@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader
+from fastapi.security import HTTPBearer
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,10 +40,9 @@ class Caller:
     scopes: frozenset[str]
 
 
-header = APIKeyHeader(
-    name="Authorization",
+bearer = HTTPBearer(
     scheme_name="ApiKey",
-    description="`Bearer <key>` or `Key <key>`; make one with `callsheet keys create`.",
+    description="A key of `callsheet keys create`. fal's own spelling, `Key <key>`, is taken too.",
     auto_error=False,
 )
 
@@ -67,8 +66,8 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
     """A dependency: the caller, if its key has *scope*; else 401 or 403."""
 
-    async def caller(request: Request, authorization: Annotated[str | None, Security(header)]) -> Caller:
-        kind, _, text = (authorization or "").partition(" ")
+    async def caller(request: Request, _documented: Annotated[object, Security(bearer)]) -> Caller:
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
         if kind.lower() not in {"bearer", "key"} or not text.strip():
             raise Unauthorized(headers=CHALLENGE)
         db: Database = request.app.state.db
