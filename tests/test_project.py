@@ -184,6 +184,14 @@ def test_migrations_make_the_tables_of_the_code_and_take_them_back(empty):
     assert made == tables(empty) != set()
 
 
+def test_two_processes_that_migrate_at_once_wait_for_each_other(empty):
+    code = "import sys; from app.migrate import upgrade; upgrade(sys.argv[1])"
+    both = [subprocess.Popen([sys.executable, "-c", code, empty], cwd=ROOT) for _ in range(2)]
+
+    assert [one.wait(60) for one in both] == [0, 0]
+    command.check(config(empty))
+
+
 def test_every_constraint_and_index_has_a_name_of_ours(empty):
     upgrade(empty)
 
