@@ -134,6 +134,7 @@ def test_env_simulator_fills_in_what_compose_asks_for(monkeypatch):
     assert given["COMPOSE_PROFILES"] in OURS["simulator"]["profiles"]
     simulated = OURS["simulator"]["command"][OURS["simulator"]["command"].index("--public-url") + 1]
     assert settings.fal_queue_url.startswith(simulated)
+    assert settings.fal_api_url.startswith(simulated)
     assert settings.fal_jwks_url.startswith(simulated)
 
 

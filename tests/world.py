@@ -116,6 +116,7 @@ async def build(stack: AsyncExitStack, database_url: str, folder: Path, **given:
             "database_url": database_url,
             "fal_key": "test",
             "fal_queue_url": "http://fal/queue",
+            "fal_api_url": "http://fal/v1",
             "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
             "public_url": "http://callsheet",
             "_env_file": None,
