@@ -73,6 +73,9 @@ class Settings(BaseSettings):
 
     fal_key: FalKey | None = Field(default=None, description="Key of the fal account that pays")
     fal_queue_url: HttpUrl = Field(default="https://queue.fal.run", description="fal's queue")
+    fal_api_url: HttpUrl = Field(
+        default="https://api.fal.ai/v1", description="fal's Platform API, which knows what became of lost submits"
+    )
     fal_jwks_url: HttpUrl = Field(
         default="https://rest.fal.ai/.well-known/jwks.json", description="Keys that sign fal's webhooks"
     )

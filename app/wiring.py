@@ -11,6 +11,7 @@ import httpx
 from app.catalog.catalog import Catalog, load
 from app.db import Database
 from app.fal.client import FalClient
+from app.fal.platform import Platform
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
 from app.jobs.dispatcher import Dispatcher
@@ -29,6 +30,7 @@ class Parts:
     measure: Measure
     verifier: Verifier
     fal: FalClient
+    platform: Platform
     owner: str
 
     def dispatcher(self) -> Dispatcher:
@@ -49,6 +51,7 @@ class Parts:
         return Reconciler(
             db=self.db,
             fal=self.fal,
+            platform=self.platform,
             measure=self.measure,
             owner=self.owner,
             at_once=self.settings.reconcile_at_once,
@@ -75,6 +78,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
         outputs = fal_transport or guarded_transport(allow_private=settings.allow_private_outputs)
+        key = settings.fal_key.get_secret_value() if settings.fal_key else ""
         media_http = await stack.enter_async_context(new_client(5.0, transport=outputs))
         yield Parts(
             settings=settings,
@@ -86,7 +90,8 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
                 fal_http,
                 queue_url=settings.fal_queue_url,
                 timeout_s=settings.fal_timeout_s,
-                key=settings.fal_key.get_secret_value() if settings.fal_key else "",
+                key=key,
             ),
+            platform=Platform(fal_http, api_url=settings.fal_api_url, timeout_s=settings.fal_timeout_s, key=key),
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )

@@ -4,6 +4,8 @@ Runs migrations: one process at a time, never waiting long for a lock.
 A migration that can't have its lock at once gives up rather than queue every other query behind it.
 """
 
+import time
+
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
@@ -30,8 +32,11 @@ def run_online() -> None:
         if encoding != "UTF8":
             raise SettingsError(f"DATABASE_URL: that database keeps text as {encoding}; make one with ENCODING 'UTF8'")
         connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
-        # Waiting for another migrating process is fine; waiting for a table's lock isn't.
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ONE_AT_A_TIME})
+        # Waiting for another migrating process is fine; waiting for a table's lock isn't. Who waited inside one
+        # statement would be waited for in turn by an index that is built concurrently: so ask again instead.
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": ONE_AT_A_TIME}):
+            connection.commit()
+            time.sleep(0.1)
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.commit()
         try:

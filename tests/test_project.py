@@ -134,6 +134,7 @@ def test_env_simulator_fills_in_what_compose_asks_for(monkeypatch):
     assert given["COMPOSE_PROFILES"] in OURS["simulator"]["profiles"]
     simulated = OURS["simulator"]["command"][OURS["simulator"]["command"].index("--public-url") + 1]
     assert settings.fal_queue_url.startswith(simulated)
+    assert settings.fal_api_url.startswith(simulated)
     assert settings.fal_jwks_url.startswith(simulated)
 
 
@@ -182,6 +183,14 @@ def test_migrations_make_the_tables_of_the_code_and_take_them_back(empty):
 
     upgrade(empty)
     assert made == tables(empty) != set()
+
+
+def test_two_processes_that_migrate_at_once_wait_for_each_other(empty):
+    code = "import sys; from app.migrate import upgrade; upgrade(sys.argv[1])"
+    both = [subprocess.Popen([sys.executable, "-c", code, empty], cwd=ROOT) for _ in range(2)]
+
+    assert [one.wait(60) for one in both] == [0, 0]
+    command.check(config(empty))
 
 
 def test_every_constraint_and_index_has_a_name_of_ours(empty):

@@ -55,6 +55,10 @@ class World:
         """The job as its caller sees it now."""
         return (await self.api.get(f"/v1/jobs/{job_id}")).json()
 
+    async def cancel(self, job_id: str) -> httpx.Response:
+        """The answer to a caller who wants a job canceled."""
+        return await self.api.post(f"/v1/jobs/{job_id}/cancel")
+
     async def books(self) -> list[Any]:
         """What fal says it was asked for, and bills."""
         found: list[Any] = (await self.fal.get("/simulator/requests")).json()["requests"]
@@ -102,11 +106,20 @@ class Later:
         await self.app(*args)
 
 
-async def build(stack: AsyncExitStack, database_url: str, folder: Path, **given: Any) -> World:
+async def build(
+    stack: AsyncExitStack, database_url: str, folder: Path, *, history_lists_queued: bool = False, **given: Any
+) -> World:
     """A world over the database at *database_url*; *given* are settings to change."""
     callsheet = Later()
     simulator = create_simulator(
-        SimulatorConfig(public_url="http://fal", data_dir=folder, run_s=3, queue_s=1, webhook_retry_s=(0.01,) * 5),
+        SimulatorConfig(
+            public_url="http://fal",
+            data_dir=folder,
+            run_s=3,
+            queue_s=1,
+            webhook_retry_s=(0.01,) * 5,
+            history_lists_queued=history_lists_queued,
+        ),
         webhook_transport=httpx.ASGITransport(app=callsheet, raise_app_exceptions=False),
     )
     await stack.enter_async_context(simulator.router.lifespan_context(simulator))
@@ -116,6 +129,7 @@ async def build(stack: AsyncExitStack, database_url: str, folder: Path, **given:
             "database_url": database_url,
             "fal_key": "test",
             "fal_queue_url": "http://fal/queue",
+            "fal_api_url": "http://fal/v1",
             "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
             "public_url": "http://callsheet",
             "_env_file": None,

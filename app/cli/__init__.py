@@ -34,10 +34,12 @@ app.command(tenants := App(name="tenants", help="Make and list tenants, and put 
 tenants.command("app.cli.tenants:create", help="Make a tenant with an account of its own.")
 tenants.command("app.cli.tenants:show", name="list", help="List all tenants with their balances.")
 tenants.command("app.cli.tenants:deposit", help="Put money into a tenant's account.")
-app.command(jobs := App(name="jobs", help="Order videos and look at jobs, over the REST API."))
+app.command(jobs := App(name="jobs", help="Order videos, look at jobs, cancel them."))
 jobs.command("app.cli.jobs:submit", help="Order a video, and follow it to its file and price with --watch.")
 jobs.command("app.cli.jobs:show", help="Look at a job.")
 jobs.command("app.cli.jobs:index", name="list", help="List jobs, newest first.")
+jobs.command("app.cli.jobs:cancel", help="Cancel a job; what fal has already may still finish, and cost.")
+jobs.command("app.cli.resolve:resolve", help="Say what became of a lost submit, where fal's word can't be had.")
 
 
 def main() -> None:

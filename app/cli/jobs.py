@@ -1,4 +1,4 @@
-"""callsheet jobs submit, show, list: over the REST API, as any caller would."""
+"""callsheet jobs submit, show, list, cancel: over the REST API, as any caller would."""
 
 import json
 import time
@@ -116,6 +116,20 @@ def index(
         cost = job["cost"]
         table.add_row(job["id"], job["status"], job["model"], cost["charged"] or cost["held"], job["created_at"][:19])
     show_table(table)
+
+
+def cancel(job_id: UUID, /, *, as_json: AsJson = False, data: Data = None) -> None:
+    """
+    Cancel a job: free if fal never had it; else fal is asked to stop, and the job ends as fal says.
+
+    Parameters
+    ----------
+    job_id
+        The job's id.
+    """
+    with _client(data) as client:
+        job = _ask(client, "POST", f"/v1/jobs/{job_id}/cancel")
+    _tell(job, None, as_json=as_json)
 
 
 def _client(data: Path | None) -> httpx.Client:
@@ -242,6 +256,8 @@ def _tell(job: Any, saved: Path | None, *, as_json: bool) -> None:
         console.print(f"  saved    {saved} ({saved.stat().st_size:,} bytes)", markup=False)
     if job["error"]:
         console.print(f"  reason   {job['error']['title']} {job['error']['detail'] or ''}", markup=False)
+    if job["cancel_requested_at"] and job["status"] not in ENDED:
+        console.print("  cancel   requested; fal may still finish it, and it is charged then", markup=False)
     if cost["charged"] is not None:
         console.print(f"  charged  {cost['charged']} USD for {cost['seconds']} s", markup=False)
     else:

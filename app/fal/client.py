@@ -1,5 +1,5 @@
 """
-fal's queue: submit, status, result.
+fal's queue: submit, status, result, cancel.
 
 Not fal's own client: that one sends a submit again after a dropped connection, and fal has no
 idempotency key, so the customer would pay twice.
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from app.fal import messages
-from app.fal.messages import Accepted, Lost, Progress, Refused, Report, accepted, job_error
+from app.fal.messages import Accepted, CancelAnswer, Lost, Progress, Refused, Report, accepted, job_error
 
 # Raised before a single byte of the request was sent, so fal can't have it.
 NOTHING_SENT: Final = (
@@ -110,12 +110,21 @@ class FalClient:
             raise Unanswered(f"status code {answer.status_code}")
         return report
 
+    async def cancel(self, endpoint: str, request_id: str, url: str | None) -> CancelAnswer:
+        """
+        Ask fal to end a request early; what becomes of it only its result tells. Raises Unanswered.
+
+        Asking twice is safe.
+        """
+        asked_at = self._url(url, endpoint, request_id, "/cancel")
+        answer = await ask(self._http, "PUT", asked_at, headers=self._auth, timeout_s=self._timeout_s)
+        said = messages.cancel_answer(answer.status_code, messages.read(answer.content))
+        if said is None:
+            raise Unanswered(f"status code {answer.status_code}")
+        return said
+
     async def _get(self, url: str) -> httpx.Response:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._http.get(url, headers=self._auth)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise Unanswered(type(error).__name__) from error
+        return await ask(self._http, "GET", url, headers=self._auth, timeout_s=self._timeout_s)
 
     def _url(self, given: str | None, endpoint: str, request_id: str, suffix: str) -> str:
         """fal's own URL if it leads to fal; the key must not follow a URL to anywhere else."""
@@ -131,6 +140,23 @@ class FalClient:
         namespaced = endpoint.startswith(("workflows/", "comfy/"))
         app = "/".join(endpoint.split("/")[: 3 if namespaced else 2])
         return f"{self._queue_url}/{quote(app)}/requests/{quote(request_id, safe='')}{suffix}"
+
+
+async def ask(
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    params: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """The answer to a question that may be asked again, whole within *timeout_s*. Raises Unanswered."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await http.request(method, url, headers=headers, params=params)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        raise Unanswered(type(error).__name__) from error
 
 
 def _refused(answer: httpx.Response) -> Refused:

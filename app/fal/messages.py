@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -47,9 +48,9 @@ class Accepted:
     """fal has the request and will bill it if it succeeds."""
 
     request_id: str
-    status_url: str
-    response_url: str
-    cancel_url: str
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
     queue_position: int | None = None
 
 
@@ -91,6 +92,24 @@ class Report:
     outcome: Outcome
     output: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+
+
+class CancelAnswer(StrEnum):
+    """What fal says to a cancel; whatever it says, the request's own end settles it."""
+
+    GONE = "OK"
+    REQUESTED = "CANCELLATION_REQUESTED"
+    TOO_LATE = "ALREADY_COMPLETED"
+    UNKNOWN = "NOT_FOUND"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request in fal's history: when it was sent, and with what input, where that was kept."""
+
+    request_id: str
+    sent_at: datetime
+    input: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,27 @@ def accepted(body: Any) -> Accepted | None:
             "cancel_url": str(cancel_url),
         } if request_id:
             return Accepted(request_id, status_url, response_url, cancel_url, _int(body.get("queue_position")))
+    return None
+
+
+def cancel_answer(code: int, body: Any) -> CancelAnswer | None:
+    """What fal's answer to a cancel says, or None if it says nothing."""
+    match body:
+        case {"status": str(word)} if word in list(CancelAnswer):
+            return CancelAnswer(word)
+    # An older shape says only that it was heard.
+    return CancelAnswer.REQUESTED if code in {200, 202} else None
+
+
+def sent(item: Any) -> Sent | None:
+    """A request of fal's history, or None where it doesn't say enough to be recognised."""
+    match item:
+        case {"request_id": str(request_id), "sent_at": str(sent_at), "json_input": dict(model_input)}:
+            try:
+                time = datetime.fromisoformat(sent_at)
+            except ValueError:
+                return None
+            return Sent(request_id, time if time.tzinfo else time.replace(tzinfo=UTC), model_input)
     return None
 
 

@@ -3,7 +3,7 @@ We tell fal: take queued jobs and submit them.
 
 Two short transactions around one call. The first writes down that we are about to send; the call is
 made once, with no transaction open; the second writes down what came back. Dying between them leaves a
-job that says so, and it is never sent again until fal's own word proves that fal doesn't have it.
+job that says so, and it is never sent again unless an operator decides that fal doesn't have it.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine

@@ -12,14 +12,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Update, func, or_, select, update
+from sqlalchemy import Update, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app import leases, money
 from app.billing import ledger
 from app.billing.prices import settled_seconds
-from app.fal.messages import Accepted, Outcome, Progress, Refused, Report
+from app.fal.messages import Accepted, Outcome, Progress, Refused, Report, job_error
 from app.jobs.states import AttemptStatus, JobStatus, sources
 from app.jobs.tables import Attempt, Job, JobEvent
 
@@ -76,17 +76,19 @@ async def submitted(
         waiting_for="fal_queue",
         submitted_at=func.coalesce(Job.submitted_at, func.now()),
         expected_at=func.now() + timedelta(seconds=expected_s),
-        due_at=func.now() + timedelta(seconds=ask_s),
+        # A cancel that came meanwhile is passed on at once.
+        due_at=case((Job.cancel_requested_at.is_(None), func.now() + timedelta(seconds=ask_s)), else_=func.now()),
         lease_owner=None,
+        lease_token=Job.lease_token + 1,
         tries=0,
     )
 
 
 async def refused(session: AsyncSession, key: AttemptKey, answer: Refused, *, wait_s: float) -> None:
     """
-    It is proven that fal doesn't have the attempt: send the job again in *wait_s* seconds, or fail it.
+    It is proven that fal doesn't have the attempt: send the job again in *wait_s* seconds, or end it.
 
-    Does nothing if fal's own word on the attempt came first.
+    A job that shall be canceled isn't sent again. Does nothing if fal's own word on the attempt came first.
     """
     attempt = await session.scalar(
         _attempt(key)
@@ -100,19 +102,22 @@ async def refused(session: AsyncSession, key: AttemptKey, answer: Refused, *, wa
     if answer.final:
         await end(session, job, JobStatus.FAILED, f"fal refused it ({answer.code})", error=answer.error)
         return
-    await move(
+    queued = await move(
         session,
         job,
         JobStatus.QUEUED,
-        f"not accepted ({answer.code or 'nothing was sent'}), will be sent again",
+        f"not accepted ({answer.code or answer.error['code']}), will be sent again",
         waiting_for=answer.why,
         due_at=func.now() + timedelta(seconds=wait_s),
         lease_owner=None,
+        lease_token=Job.lease_token + 1,
     )
+    if queued is not None and queued.cancel_requested_at is not None:
+        await end(session, job, JobStatus.CANCELED, "canceled before fal had it", error=job_error(499, None))
 
 
 async def lost(session: AsyncSession, key: AttemptKey, why: str) -> None:
-    """fal's answer got lost: the hold stays, and nothing is sent again until fal's own word settles it."""
+    """fal's answer got lost: the hold stays, and nothing is sent again; fal's history is asked, from now on."""
     attempt = await session.scalar(
         _attempt(key)
         .where(Attempt.status == AttemptStatus.SUBMITTING)
@@ -121,7 +126,8 @@ async def lost(session: AsyncSession, key: AttemptKey, why: str) -> None:
     )
     if attempt is not None:
         job = JobKey(attempt.tenant_id, attempt.job_id)
-        await move(session, job, JobStatus.SUBMIT_UNKNOWN, f"answer lost: {why}", due_at=None, lease_owner=None)
+        now: dict[str, Any] = {"due_at": func.now(), "lease_owner": None, "tries": 0}
+        await move(session, job, JobStatus.SUBMIT_UNKNOWN, f"answer lost: {why}", **now)
 
 
 async def progressed(session: AsyncSession, job: Job, progress: Progress, *, ask_s: float) -> None:

@@ -1,11 +1,11 @@
 """Reads: one job, a page of jobs, how long a model usually takes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.schedule import UNKNOWN_S
@@ -89,3 +89,35 @@ async def attempts_at_fal(session: AsyncSession, jobs: Iterable[Job]) -> dict[UU
 async def attempt_by_token(session: AsyncSession, tenant_id: UUID, digest: bytes) -> Attempt | None:
     """The attempt whose webhook URL carries the token of *digest*, or None."""
     return await session.scalar(select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.token_digest == digest))
+
+
+async def taken(session: AsyncSession, request_id: str) -> bool:
+    """Whether fal's *request_id* is known to be some attempt's, whoever's it is."""
+    known = select(Attempt.id).where(Attempt.fal_request_id == request_id).limit(1)
+    return await session.scalar(known) is not None
+
+
+async def claims(
+    session: AsyncSession, job: Job, attempt: Attempt, request_ids: Iterable[str], *, margin: timedelta
+) -> set[str | None]:
+    """
+    Those of fal's *request_ids* that are some attempt's; None among them if another's lost answer could name one.
+
+    Tenants share the fal account, so this looks at all of them. It is one statement, for it must see one
+    moment: an attempt that learns its request between two looks would be missed by both.
+    """
+    known = select(Attempt.fal_request_id).where(Attempt.fal_request_id.in_(list(request_ids)))
+    rivals = (
+        select(Attempt.fal_request_id)
+        .join(Job, and_(Job.tenant_id == Attempt.tenant_id, Job.id == Attempt.job_id))
+        .where(
+            Attempt.fal_request_id.is_(None),
+            Attempt.status != AttemptStatus.REFUSED,
+            Attempt.id != attempt.id,
+            Attempt.created_at <= (attempt.answered_at or func.now()) + margin,
+            func.coalesce(Attempt.answered_at, func.now()) >= attempt.created_at - margin,
+            Job.model == job.model,
+            Job.input == job.input,
+        )
+    )
+    return set(await session.scalars(union_all(known, rivals)))

@@ -1,5 +1,5 @@
 """
-We ask fal: about jobs whose webhook hasn't come, and when no webhook can come.
+We ask fal: about jobs whose webhook hasn't come, and about submits whose answer got lost; we pass cancels on.
 
 Reads the status, then the result, and ends in the same lifecycle functions as the receiver. A question
 that gets no answer changes nothing and is asked again later.
@@ -7,6 +7,7 @@ that gets no answer changes nothing and is asked again later.
 
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
@@ -19,7 +20,8 @@ from app import clock, leases
 from app.db import Database
 from app.fal.client import FalClient, Unanswered
 from app.fal.messages import Report
-from app.jobs import lifecycle, queries
+from app.fal.platform import Platform
+from app.jobs import decisions, history, lifecycle, queries
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus
@@ -28,9 +30,15 @@ from app.media.measure import Measure, Unmeasured
 
 log = structlog.get_logger()
 
-AWAITED: Final = (JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
+AWAITED: Final = (JobStatus.SUBMITTING, JobStatus.SUBMIT_UNKNOWN, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
 MEASURE_TRIES: Final = 12
 """How often a video that can't be read is asked for again before the quote is charged: some twenty minutes."""
+
+
+HISTORY_LONGEST_S: Final = 3600.0
+"""The longest pause between two looks into fal's history for one lost submit."""
+LISTED_LATE: Final = timedelta(hours=1)
+"""It isn't known whether fal's history goes by when a request was sent or when it ended, so ask for some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Reconciler:
 
     db: Database
     fal: FalClient
+    platform: Platform
     measure: Measure
     owner: str
     at_once: int
@@ -60,11 +69,16 @@ class Reconciler:
             log.error("job_without_attempt", job_id=str(job.id), status=job.status)
             return
         key = AttemptKey(job.tenant_id, attempt.id)
-        if attempt.fal_request_id is None:
+        if attempt.fal_request_id is None and job.status == JobStatus.SUBMITTING:
             # The worker that was submitting it died, so fal may have it or not.
             log.error("submit_interrupted", job_id=str(job.id), attempt=attempt.number)
             await self.db.run(partial(lifecycle.lost, key=key, why="the worker was interrupted"))
             return
+        if attempt.fal_request_id is None:
+            await self._look_up(job, attempt)
+            return
+        if job.cancel_requested_at is not None and attempt.cancel_answer is None:
+            await self._cancel(job, key, attempt.fal_request_id, attempt.cancel_url)
         wait_s = self._wait_s(job)
         try:
             progress = await self.fal.status(job.model, attempt.fal_request_id, attempt.status_url)
@@ -79,6 +93,31 @@ class Reconciler:
             return
         applied = await self.db.run(partial(lifecycle.reported, key=key, report=report, measured_s=seconds))
         log.info("job_reported", job_id=str(job.id), outcome=report.outcome, applied=applied, by="reconciler")
+
+    async def _look_up(self, job: Job, attempt: Attempt) -> None:
+        """Look for a lost submit in fal's history; what isn't there, or not for sure, is looked for again later."""
+        start, end = history.window(attempt)
+        request_id = None
+        try:
+            sent = await self.platform.requests(job.model, start=start, end=end + LISTED_LATE)
+            request_id = await self.db.run(partial(history.recognise, job=job, attempt=attempt, sent=sent))
+        except Unanswered as error:
+            log.warning("fal_unanswered", job_id=str(job.id), why=str(error))
+        if request_id is not None:
+            log.info("submit_recognised", job_id=str(job.id), attempt=attempt.number, fal_request_id=request_id)
+            return
+        wait_s = leases.backoff_s(job.tries, first_s=self.progress_s, longest_s=HISTORY_LONGEST_S)
+        await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
+
+    async def _cancel(self, job: Job, key: AttemptKey, request_id: str, url: str | None) -> None:
+        """Pass a cancel on; unanswered, it is tried again with the next question."""
+        try:
+            answer = await self.fal.cancel(job.model, request_id, url)
+        except Unanswered as error:
+            log.warning("cancel_unanswered", job_id=str(job.id), why=str(error))
+            return
+        log.info("cancel_passed_on", job_id=str(job.id), answer=answer)
+        await self.db.run(partial(decisions.cancel_answered, key=key, answer=answer))
 
     async def _measured_s(self, job: Job, report: Report) -> Decimal | None:
         if not job.measured or report.output is None:

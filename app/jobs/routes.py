@@ -1,4 +1,4 @@
-"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}."""
+"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}, POST /v1/jobs/{id}/cancel."""
 
 import hashlib
 import json
@@ -17,8 +17,10 @@ from app.billing.routes import InvalidOrder, priced
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import intake, queries
+from app.jobs import decisions, intake, queries
+from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict, Order
+from app.jobs.lifecycle import JobKey
 from app.jobs.schemas import JobOrder, JobPage, JobView
 from app.jobs.states import JobStatus, Priority
 from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
@@ -165,6 +167,33 @@ async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Pat
         job = await queries.get(session, caller.tenant_id, job_id)
     if job is None:
         raise NotFound("No job has this id.")
+    return JobView.of(job)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    response_description="fal never had it: it is `canceled`, free of charge",
+    responses={
+        202: {"model": JobView, "description": "fal has it, or may have it, and is asked to stop; it may still finish"},
+        **problems(Unauthorized, Forbidden, NotFound, AlreadyFinished, InvalidRequest, Unavailable),
+    },
+)
+async def cancel(request: Request, response: Response, caller: JobsWriter, job_id: Annotated[UUID, Path()]) -> JobView:
+    """
+    A job that was never sent is canceled at once and costs nothing.
+
+    Else the answer is 202 with `cancel_requested_at` set: the cancel is passed on to fal, and the job ends as fal
+    says. One that runs already may still finish, and is then charged. Asking again is safe.
+    """
+    key = JobKey(caller.tenant_id, job_id)
+    job = await request.app.state.db.run(lambda session: decisions.cancel(session, key))
+    if job is None:
+        raise NotFound("No job has this id.")
+    if job.status != JobStatus.CANCELED:
+        request.app.state.announcer.announce()
+        response.status_code = 202
     return JobView.of(job)
 
 

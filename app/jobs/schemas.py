@@ -59,6 +59,7 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
     "run_after": None,
     "submitted_at": "2026-11-22T14:30:00.120000Z",
     "started_at": "2026-11-22T14:30:02Z",
+    "cancel_requested_at": None,
     "finished_at": "2026-11-22T14:31:40Z",
     "deadline_at": None,
 }
@@ -165,6 +166,7 @@ class JobView(BaseModel):
     run_after: datetime | None
     submitted_at: datetime | None
     started_at: datetime | None
+    cancel_requested_at: datetime | None = Field(description="When it was asked to be canceled")
     finished_at: datetime | None
     deadline_at: datetime | None
 
@@ -192,6 +194,7 @@ class JobView(BaseModel):
                     "run_after",
                     "submitted_at",
                     "started_at",
+                    "cancel_requested_at",
                     "finished_at",
                     "deadline_at",
                 )

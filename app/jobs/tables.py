@@ -77,6 +77,7 @@ class Job(Leased, Base):
     deadline_at: Mapped[datetime | None]
     submitted_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
     expected_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -110,9 +111,9 @@ class Job(Leased, Base):
         # What each loop of the worker looks for, and nothing it would have to step over.
         Index("ix_jobs_due_to_dispatch", "priority", "due_at", postgresql_where=text("status = 'queued'")),
         Index(
-            "ix_jobs_due_to_reconcile",
+            "ix_jobs_due_to_ask",
             "due_at",
-            postgresql_where=text("status IN ('submitting', 'submitted', 'in_progress')"),
+            postgresql_where=text("status IN ('submitting', 'submit_unknown', 'submitted', 'in_progress')"),
         ),
         Index(
             "ix_jobs_deadline",
@@ -148,6 +149,7 @@ class Attempt(Base):
     status_url: Mapped[str | None]
     response_url: Mapped[str | None]
     cancel_url: Mapped[str | None]
+    cancel_answer: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     answered_at: Mapped[datetime | None]
@@ -160,6 +162,8 @@ class Attempt(Base):
         CheckConstraint(f"status IN {_in(*AttemptStatus)}", name="status_known"),
         CheckConstraint("status <> 'submitted' OR fal_request_id IS NOT NULL", name="submitted_has_request"),
         CheckConstraint("octet_length(token_digest) = 32", name="token_digest_is_sha256"),
+        # A request of fal's belongs to one attempt, whoever's it is; tenants share the fal account.
+        Index("ix_attempts_fal_request_id", "fal_request_id"),
         # Paid once: while one attempt may be at fal, no second can be written down.
         Index(
             "uq_attempts_one_live",

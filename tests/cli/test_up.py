@@ -188,6 +188,37 @@ def test_an_order_that_is_refused_names_every_fault_and_exits_with_two(up):
     assert "/input/promt" in done.stderr
 
 
+def status_of(up: Up, job_id: str, wanted: str) -> Any:
+    until = time.monotonic() + 30
+    while (job := json.loads(call("jobs", "show", job_id, "--json", cwd=up.folder).stdout))["status"] != wanted:
+        assert time.monotonic() < until, job
+    return job
+
+
+def test_a_job_is_canceled(up):
+    job = json.loads(up.submit(O3, "-i", "prompt=[[sim: queue_s=500]] x", "--json").stdout)
+    status_of(up, job["id"], "submitted")
+
+    done = call("jobs", "cancel", job["id"], cwd=up.folder)
+
+    assert (done.returncode, "requested" in done.stdout) == (0, True), done.stderr
+    assert status_of(up, job["id"], "canceled")["cost"]["charged"] == "0.00"
+
+
+def test_an_operator_decides_about_a_lost_submit(up):
+    job = json.loads(up.submit(O3, "-i", "prompt=[[sim: lost_request, times=1]] x", "--json").stdout)
+    status_of(up, job["id"], "submit_unknown")
+
+    unsaid = call("jobs", "resolve", job["id"], "--not-accepted", cwd=up.folder)
+    decided = call("jobs", "resolve", job["id"], "--not-accepted", "--reason", "support said so", cwd=up.folder)
+
+    assert (unsaid.returncode, "--reason" in unsaid.stderr) == (2, True)
+    assert decided.returncode == 0, decided.stderr
+    assert status_of(up, job["id"], "succeeded")["attempts"] == 2
+    late = call("jobs", "resolve", job["id"], "--accepted", job["id"], cwd=up.folder)
+    assert (late.returncode, "submit_unknown" in late.stderr) == (2, True)
+
+
 def test_other_commands_find_the_running_one(up):
     made = call("keys", "create", "app", cwd=up.folder)
     listed = call("keys", "list", cwd=up.folder)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.fal.client import FalClient, Unanswered
-from app.fal.messages import Accepted, Lost, Outcome, Progress, Refused, Report
+from app.fal.messages import Accepted, CancelAnswer, Lost, Outcome, Progress, Refused, Report
 
 MODEL = "fal-ai/kling-video/o3/4k/text-to-video"
 BASE = "https://queue.fal.run/fal-ai/kling-video/requests/r1"
@@ -214,3 +214,46 @@ async def test_a_url_made_here_names_only_owner_and_app(model, app):
     await fal.client.status(model, "r 1/../x", None)
 
     assert str(fal.asked[0].url) == f"https://queue.fal.run/{app}/requests/r%201%2F..%2Fx/status"
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [
+        (200, {"status": "OK"}, CancelAnswer.GONE),
+        (202, {"status": "CANCELLATION_REQUESTED"}, CancelAnswer.REQUESTED),
+        (400, {"status": "ALREADY_COMPLETED"}, CancelAnswer.TOO_LATE),
+        (404, {"status": "NOT_FOUND"}, CancelAnswer.UNKNOWN),
+        (200, {"success": True}, CancelAnswer.REQUESTED),
+    ],
+)
+async def test_a_cancel_is_put_to_fals_own_address_and_answered(code, body, said):
+    fal = Fal(answer(code, body))
+
+    assert await fal.client.cancel(MODEL, "r1", f"{BASE}/cancel") is said
+
+    (request,) = fal.asked
+    assert (request.method, str(request.url)) == ("PUT", f"{BASE}/cancel")
+    assert request.headers["authorization"] == "Key id:secret"
+
+
+async def test_a_cancel_without_an_address_goes_to_the_request_of_the_app():
+    fal = Fal(answer(202, {"status": "CANCELLATION_REQUESTED"}))
+
+    await fal.client.cancel(MODEL, "r1", None)
+
+    assert str(fal.asked[0].url) == f"{BASE}/cancel"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(400, {"detail": "?"}),
+        answer(401, {"detail": "invalid key credentials"}),
+        answer(404, {"detail": "not found"}),
+        answer(502),
+        httpx.ReadTimeout(""),
+    ],
+)
+async def test_a_cancel_that_fal_did_not_answer_is_unanswered(said):
+    with pytest.raises(Unanswered):
+        await Fal(said).client.cancel(MODEL, "r1", None)

@@ -90,21 +90,6 @@ async def test_a_lost_answer_is_never_sent_again_and_the_webhook_settles_it(worl
     assert len(await world.books()) == 1
 
 
-async def test_a_lost_answer_without_a_webhook_stays_unknown_with_its_hold(world):
-    job = await world.order("[[sim: lost_answer, webhook=never]] a mecha")
-    await world.dispatch()
-    await world.at_fal(60)
-    for _ in range(3):
-        await make.let_time_pass(world.db)
-        await world.dispatch()
-        await world.ask()
-
-    now = await world.job(job["id"])
-
-    assert (now["status"], now["cost"]["held"], now["cost"]["charged"]) == ("submit_unknown", "2.10", None)
-    assert len(await world.books()) == 1
-
-
 @pytest.mark.parametrize(
     ("refusal", "waits_for"), [("429", "fal"), ("401", "account_locked"), ("locked", "account_locked")]
 )
