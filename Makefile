@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lock migration clean setup setup-dev
+.PHONY: help run test check fmt lock migration verify-scale clean setup setup-dev
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -17,7 +17,7 @@ export UV_LINK_MODE := copy
 export UV_CACHE_DIR ?= $(CURDIR)/$(VENV)/cache
 
 help: ## Show what each command does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup ## Start Callsheet; takes PORT=8000 SIMULATOR_PORT=8001 DATA=.callsheet BIND=127.0.0.1
 	@# make hands on what it was given as environment, where `callsheet` looks for it.
@@ -48,6 +48,9 @@ migration: setup-dev ## Write the migration that the tables ask for; takes MESSA
 	@test -n '$(MESSAGE)' || { echo "Say what it does: make migration MESSAGE='resolve each hold once'" >&2; exit 1; }
 	@$(BIN)/python -c "$$WRITE_MIGRATION" '$(MESSAGE)'
 	@$(BIN)/ruff format --quiet migrations
+
+verify-scale: setup-dev ## Prove the promises on a million jobs and say how long it took; takes JOBS=1000000
+	@$(BIN)/python -m tests.verify.scale $(or $(JOBS),1000000)
 
 clean: ## Remove .venv and every cache; your data stays
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,5 +1,6 @@
 """The HTTP process: create_app()."""
 
+from asyncio import Lock
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from app.http import Edge
 from app.jobs import receiver
 from app.jobs import routes as jobs
 from app.settings import Settings
+from app.verify import routes as verify
 from app.wakeup import Announcer
 from app.wiring import opened
 
@@ -38,7 +40,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
     },
     {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
-    {"name": "Operations", "description": "Is the service alive, and can it work?"},
+    {"name": "Operations", "description": "Is the service alive, can it work, and does every promise hold?"},
 ]
 
 
@@ -55,6 +57,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
             app.state.refusals_kept = receiver.Allowance()
+            app.state.proving = Lock()
             yield
 
     app = FastAPI(
@@ -72,7 +75,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, receiver.router):
+    for router in (catalog.router, jobs.router, billing.router, receiver.router, verify.router):
         app.include_router(router)
     _add_operations(app)
     docs.install(app)

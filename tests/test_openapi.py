@@ -135,4 +135,5 @@ async def test_operation_ids_are_stable(operations):
         "livez",
         "readyz",
         "receive_fal_webhook",
+        "verify",
     ]

@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.cli.trouble import Trouble
+from app.cli.trouble import Exit, Trouble
 from app.db import Database
 from app.postgres import running_url
 from app.settings import Settings
@@ -18,11 +18,7 @@ T = TypeVar("T")
 
 def in_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """What *work* returns, from one committed transaction."""
-    settings = Settings.read()
-    given = settings.database_url.get_secret_value() if settings.database_url else None
-    url = given or running_url(settings.data / "postgres")
-    if url is None:
-        raise Trouble(f"No Callsheet runs in {settings.data}, and DATABASE_URL is not set.")
+    url = database_url(Settings.read())
 
     async def run() -> T:
         db = Database(url, pool=1)
@@ -32,6 +28,15 @@ def in_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
             await db.close()
 
     return asyncio.run(run())
+
+
+def database_url(settings: Settings) -> str:
+    """Where the database is. Raises Trouble if nobody says so."""
+    given = settings.database_url.get_secret_value() if settings.database_url else None
+    url = given or running_url(settings.data / "postgres")
+    if url is None:
+        raise Trouble(f"No Callsheet runs in {settings.data}, and DATABASE_URL is not set.", Exit.UNREACHABLE)
+    return url
 
 
 async def tenant_named(session: AsyncSession, name: str) -> Tenant:

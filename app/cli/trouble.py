@@ -10,7 +10,7 @@ class Exit(IntEnum):
     """Exit codes of every command."""
 
     DONE = 0
-    JOB_NOT_SUCCEEDED = 1
+    JOB_NOT_SUCCEEDED = FOUND = 1
     REFUSED = 2
     UNREACHABLE = 3
 

@@ -85,3 +85,4 @@ def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
 JobsReader = Annotated[Caller, Depends(needs(Scope.JOBS_READ))]
 JobsWriter = Annotated[Caller, Depends(needs(Scope.JOBS_WRITE))]
 BillingReader = Annotated[Caller, Depends(needs(Scope.BILLING_READ))]
+Admin = Annotated[Caller, Depends(needs(Scope.ADMIN))]

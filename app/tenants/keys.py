@@ -15,6 +15,7 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     BILLING_READ = "billing:read"
+    ADMIN = "admin"
 
 
 class NewKey(NamedTuple):

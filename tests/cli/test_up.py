@@ -235,6 +235,24 @@ def test_other_commands_find_the_running_one(up):
     assert answer.status_code == 200
 
 
+def test_every_promise_holds_on_both_sides(up):
+    job = json.loads(up.submit(O3, "-i", "prompt=[[sim: lost_answer]] x", "--watch", "--json").stdout)
+    assert job["status"] == "succeeded"
+
+    told = call("verify", "--fal", "--json", cwd=up.folder)
+    read = call("verify", cwd=up.folder, COLUMNS="300")
+    url = f"{up.running['url']}/v1/admin/verify"
+    asked = httpx.get(url, headers={"Authorization": f"Bearer {up.running['api_key']}"})
+
+    assert told.returncode == 0, told.stdout
+    report = json.loads(told.stdout)
+    assert report["ok"]
+    assert report["checked"]["requests_at_fal"] > 0
+    assert report["checked"]["cents_off"] == "0.00"
+    assert (read.returncode, asked.json()["ok"]) == (0, True)
+    assert "Every promise holds." in read.stdout
+
+
 def test_a_revoked_key_works_no_more(up):
     key = call("keys", "create", "leaked", cwd=up.folder).stdout.strip()
     row = next(
