@@ -31,7 +31,7 @@ def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 async def stage(nursery: Nursery, durable: Server, tmp_path: Path) -> AsyncIterator[Stage]:
     """An installation of real processes; the simulator runs, API and worker are the test's to start."""
     name = f"stage_{uuid4().hex}"
-    durable.run(f"CREATE DATABASE {name} TEMPLATE {EMPTY} STRATEGY file_copy")
+    durable.run(f"CREATE DATABASE {name} TEMPLATE {EMPTY}")
     async with staged(nursery, durable, name, tmp_path) as found:
         yield found
     durable.run(f"DROP DATABASE {name} WITH (FORCE)")

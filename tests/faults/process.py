@@ -120,8 +120,10 @@ def become(order: dict[str, Any]) -> NoReturn:
         if order["command"] == "simulate":
             simulate(order["settings"])
         else:
+            from app import db  # noqa: PLC0415
             from app.cli import app  # noqa: PLC0415
 
+            db.ANSWER_S = float(os.environ.get("ANSWER_S", db.ANSWER_S))
             watch_commits()
             watch_calls()
             app([order["command"]])
