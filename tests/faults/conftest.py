@@ -30,6 +30,8 @@ def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 async def stage(nursery: Nursery, durable: Server, tmp_path: Path) -> AsyncIterator[Stage]:
     """An installation of real processes; the simulator runs, API and worker are the test's to start."""
+    # A test that failed may have left it dead.
+    await durable.start()
     name = f"stage_{uuid4().hex}"
     durable.run(f"CREATE DATABASE {name} TEMPLATE {EMPTY}")
     async with staged(nursery, durable, name, tmp_path) as found:

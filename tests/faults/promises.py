@@ -77,7 +77,7 @@ def check(url: str, books: Book, accepted: Collection[str]) -> Findings:
     for job in jobs:
         cents += _money(found, job, paid.get(job.id, []))
         _explained(found, job, paid.get(job.id, []))
-    found.cents_off = float(cents)
+    found.cents_off = float(cents) if cents % 1 else int(cents)
     return found
 
 

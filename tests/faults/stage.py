@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 async def until(
-    true: Callable[[], Awaitable[Any]], within_s: float = 30.0, what: str = "", *, pause_s: float = NAP_S
+    true: Callable[[], Awaitable[Any]], within_s: float = 60.0, what: str = "", *, pause_s: float = NAP_S
 ) -> Any:
     """What *true* returns, once that is true."""
     try:
@@ -200,7 +200,7 @@ class Stage:
     def worker(self) -> Child:
         return self.workers[0]
 
-    async def ready(self, url: str, within_s: float = 30.0) -> None:
+    async def ready(self, url: str, within_s: float = 60.0) -> None:
         """Wait until *url* answers at all."""
 
         async def answers() -> bool:
@@ -296,7 +296,7 @@ class Stage:
         books = await self.books()
         return await asyncio.to_thread(check, self.url, books, self.accepted)
 
-    async def rest(self, within_s: float = 30.0) -> Findings:
+    async def rest(self, within_s: float = 60.0) -> Findings:
         """Wait until nothing moves any more, and every promise is kept."""
         found = Findings()
 

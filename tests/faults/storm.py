@@ -98,11 +98,19 @@ class Storm:
             worker.start()
         await stage.faults_at_fal(RATES, self.seed)
         until_s = time.monotonic() + self.minutes * 60
-        async with asyncio.TaskGroup() as group:
-            for task in (self._kill_postgres, self._kill_processes, self._cut):
-                group.create_task(task(stage, until_s))
-            group.create_task(self._order(stage))
-        await stage.faults_at_fal({})
+        ordering = asyncio.create_task(self._order(stage))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task in (self._kill_postgres, self._kill_processes, self._cut):
+                    group.create_task(task(stage, until_s))
+            await stage.faults_at_fal({})
+            # A slow machine is still taking orders; for ever it may not.
+            await asyncio.wait([ordering], timeout=self.minutes * 60 + REST_S)
+            if ordering.done():
+                ordering.result()
+        finally:
+            ordering.cancel()
+            await asyncio.gather(ordering, return_exceptions=True)
         for child in (*stage.apis, *stage.workers):
             assert child.runs(), f"{child.command} ended by itself:\n{child.log.read_text()[-2000:]}"
         await self._rest(stage)
@@ -152,7 +160,8 @@ class Storm:
         async def still() -> bool:
             books = await stage.books()
             self.found = await asyncio.to_thread(check, stage.url, books, stage.accepted)
-            self.found.lost += self.jobs - len(stage.accepted)
+            # An order that was never answered is nothing that was promised, but it isn't over either.
+            self.found.unfinished_unexplained += self.jobs - len(stage.accepted)
             return all(request["told"] for request in books) and self.found.unfinished_unexplained == 0
 
         with suppress(AssertionError):

@@ -100,7 +100,7 @@ def of(stage: Stage, case: Case) -> Child:
 
 async def assert_ends(stage: Stage, ordered: "asyncio.Task[str | None]", ends: tuple[str, int]) -> None:
     """At rest every promise is kept, and the job has come to its end."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         job_id = await ordered
     await stage.rest()
     assert job_id is not None
