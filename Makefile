@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lock migration verify-scale clean setup setup-dev
+.PHONY: help run test chaos check fmt lock migration verify-scale clean setup setup-dev
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -11,6 +11,9 @@ VENV       := .venv
 BIN        := $(VENV)/bin
 UV         := $(VENV)/tools/bin/uv
 UV_VERSION := 0.13.9
+JOBS       ?= 2000
+SEED       ?= 1
+MINUTES    ?= 5
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
@@ -25,6 +28,10 @@ run: setup ## Start Callsheet; takes PORT=8000 SIMULATOR_PORT=8001 DATA=.callshe
 
 test: check ## Check everything, then run every test
 	@$(BIN)/pytest -n auto --maxprocesses 4
+
+chaos: setup-dev ## Kill and cut everything, again and again; takes JOBS=2000 SEED=1 MINUTES=5
+	@$(BIN)/pytest -m slow tests/faults
+	@$(BIN)/python -m tests.faults.storm --jobs $(JOBS) --seed $(SEED) --minutes $(MINUTES)
 
 check: setup-dev ## Format, lint, types, imports, SQL of the migrations, container files
 	@$(BIN)/ruff format --check --quiet --output-format concise || { echo "Not in our format: make fmt" >&2; exit 1; }

@@ -22,6 +22,9 @@ T = TypeVar("T")
 # Serialization failure and deadlock: Postgres says "again", and nothing was written.
 AGAIN: Final = frozenset({"40001", "40P01"})
 TRIES: Final = 8
+# Longer than any statement may take. A proxy before Postgres that froze keeps a connection looking alive, so
+# the network's own time-outs never notice; without this bound every loop and request on it would wait for ever.
+ANSWER_S = 30.0
 
 
 # A server that vanished without a word is noticed in seconds, and no statement waits for ever.
@@ -86,9 +89,12 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed at the end, rolled back if the body raises."""
-        async with self._sessions.begin() as session:
-            yield session
+        """One transaction: committed at the end, rolled back if the body raises or takes longer than ANSWER_S."""
+        try:
+            async with asyncio.timeout(ANSWER_S), self._sessions.begin() as session:
+                yield session
+        except TimeoutError:
+            raise PoolTimeout("Postgres gave no answer") from None
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """

@@ -6,7 +6,7 @@ made once, with no transaction open; the second writes down what came back. Dyin
 job that says so, and it is never sent again unless an operator decides that fal doesn't have it.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import clock, leases
 from app.db import Database
 from app.fal.client import FalClient
-from app.fal.messages import Accepted, Lost, Refused
+from app.fal.messages import Accepted, Lost, Refused, job_error
 from app.jobs import intake, lifecycle, queries
 from app.jobs.intake import Intent
 from app.jobs.lifecycle import AttemptKey
@@ -48,12 +48,28 @@ class Dispatcher:
         except SQLAlchemyError as error:
             # A job that can't be expired must not keep the others from being sent.
             log.error("jobs_not_expired", why=type(error).__name__)  # noqa: TRY400 - messages quote rows
-        take = partial(intake.take, owner=self.owner, limit=limit, lease_s=self.lease_s)
-        return [self._submit(intent) for intent in await self.db.run(take)]
+        taken: list[Intent] = []
+        keys: list[AttemptKey] = []
+
+        async def take(session: AsyncSession) -> list[Intent]:
+            taken[:] = await intake.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s)
+            # Noted while the rows can be read: a rollback takes them away.
+            keys[:] = [_key(intent) for intent in taken]
+            return taken
+
+        try:
+            await self.db.run(take)
+        except SQLAlchemyError as error:
+            if not keys:
+                raise
+            # Perhaps only the answer to the commit got lost. That nothing was sent, nobody else will ever know.
+            log.warning("take_unsure", jobs=len(keys), why=type(error).__name__)
+            return [self._record(partial(_put_back, keys=keys))]
+        return [self._submit(intent) for intent in taken]
 
     async def _submit(self, intent: Intent) -> None:
         job, attempt = intent.job, intent.attempt
-        key = AttemptKey(job.tenant_id, attempt.id)
+        key = _key(intent)
         answer = await self.fal.submit(
             job.model,
             job.input,
@@ -82,6 +98,19 @@ class Dispatcher:
         expected_s = await queries.typical_s(session, job.model)
         wait_s = ask_s(0, progress_s=self.progress_s, left_s=expected_s)
         await lifecycle.submitted(session, key, answer, expected_s=expected_s, ask_s=wait_s)
+
+
+def _key(intent: Intent) -> AttemptKey:
+    return AttemptKey(intent.job.tenant_id, intent.attempt.id)
+
+
+async def _put_back(session: AsyncSession, keys: Sequence[AttemptKey]) -> None:
+    reason = job_error(
+        None, None, kind="not_sent", text="The database was away before anything was sent.", retryable=True
+    )
+    for key in keys:
+        # An attempt that was never committed isn't found, and its job is still queued.
+        await lifecycle.refused(session, key, Refused(None, "fal", reason), wait_s=0.0)
 
 
 def _left_s(deadline: float) -> float:

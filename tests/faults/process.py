@@ -1,0 +1,182 @@
+"""
+The nursery: starts real `callsheet` processes quickly, and lets one die or halt at an exact place.
+
+    python -m tests.faults.process        # orders as lines of JSON on stdin, answers on stdout
+
+It imports everything once and forks, so that a process is up in a fraction of the time. When its stdin
+closes it kills every child and ends: whoever is killed in the middle of a test leaves nothing behind.
+
+A child wraps what the product calls, from outside the product. `POINTS={"take:before_commit": "kill"}` kills
+it with SIGKILL there; "hold" halts the whole process for as long as the pipe of that name in POINTS_DIR is open.
+The points: `<function>:before_commit` (all statements are done), `<function>:after_commit`, and around each
+call to fal `submit|status|result:` `before_call`, `sent` (the last byte is out), `answered`.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import httpx
+
+NOTHING_DONE: Final[tuple[Any, ...]] = ([], ([], {}))
+"""What a round that found no work returns; it is no step."""
+
+
+def reach(point: str) -> None:
+    """Be at *point*; what was ordered for it happens, once."""
+    orders: dict[str, str] = json.loads(os.environ.get("POINTS", "{}"))
+    what = orders.pop(point, None)
+    if what is None:
+        return
+    os.environ["POINTS"] = json.dumps(orders)
+    folder = Path(os.environ["POINTS_DIR"])
+    if what == "kill":
+        (folder / f"{point}.reached").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    # Blocks the only thread until the other end was opened and closed, so nothing else of this process moves.
+    pipe = os.open(folder / point, os.O_RDONLY)
+    os.read(pipe, 1)
+    os.close(pipe)
+
+
+def watch_commits() -> None:
+    """Make every transaction of the product pass its two points, named for the function that does its work."""
+    from app.db import Database  # noqa: PLC0415
+
+    run = Database.run
+
+    async def watched(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        step = work
+        while isinstance(step, partial):
+            step = step.func
+        name = getattr(step, "__name__", "")
+
+        async def marked(session: Any) -> Any:
+            done = await work(session)
+            if done not in NOTHING_DONE:
+                # What was only added to the session would else be sent after this point, with the commit.
+                await session.flush()
+                reach(f"{name}:before_commit")
+            return done
+
+        done = await run(self, marked)
+        if done not in NOTHING_DONE:
+            reach(f"{name}:after_commit")
+        return done
+
+    Database.run = watched  # type: ignore[method-assign]
+
+
+def watch_calls() -> None:
+    """Make every call to fal's queue pass its three points."""
+    call = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def watched(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if not path.startswith("/queue/"):
+            return await call(self, request)
+        name = "submit" if request.method == "POST" else "status" if path.endswith("/status") else "result"
+
+        async def trace(event: str, info: Any) -> None:
+            if event.endswith("send_request_body.complete"):
+                reach(f"{name}:sent")
+
+        request.extensions["trace"] = trace
+        reach(f"{name}:before_call")
+        answer = await call(self, request)
+        await answer.aread()
+        reach(f"{name}:answered")
+        return answer
+
+    httpx.AsyncHTTPTransport.handle_async_request = watched  # type: ignore[method-assign]
+
+
+def simulate(given: dict[str, Any]) -> None:
+    """fal in a box with more to set than its command line has."""
+    import asyncio  # noqa: PLC0415
+
+    from app.simulator.config import SimulatorConfig  # noqa: PLC0415
+    from app.simulator.serve import serve  # noqa: PLC0415
+
+    port = given.pop("port")
+    asyncio.run(serve(SimulatorConfig(**{**given, "data_dir": Path(given["data_dir"])}), "127.0.0.1", port))
+
+
+def become(order: dict[str, Any]) -> NoReturn:
+    """Turn this fork into the process that was ordered."""
+    code = 1
+    try:
+        os.chdir(order["inside"])
+        log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, into in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(number, into)
+        os.environ.update(order["environment"])
+        if order["command"] == "simulate":
+            simulate(order["settings"])
+        else:
+            from app import db  # noqa: PLC0415
+            from app.cli import app  # noqa: PLC0415
+
+            db.ANSWER_S = float(os.environ.get("ANSWER_S", db.ANSWER_S))
+            watch_commits()
+            watch_calls()
+            app([order["command"]])
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # noqa: BLE001 - whatever it is, the fork must not go on as the nursery
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Do what is ordered, line by line, until stdin closes."""
+    import app.cli.processes  # noqa: PLC0415
+    import app.main  # noqa: PLC0415
+    import app.simulator.app  # noqa: PLC0415
+    import app.worker  # noqa: F401, PLC0415
+
+    children: set[int] = set()
+
+    def ended(pid: int, options: int = 0) -> int | None:
+        if pid not in children:
+            return 0
+        found, status = os.waitpid(pid, options)
+        if not found:
+            return None
+        children.discard(pid)
+        return os.waitstatus_to_exitcode(status)
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        match order["do"]:
+            case "start":
+                pid = os.fork()
+                if pid == 0:
+                    become(order)
+                children.add(pid)
+                answer: int | None = pid
+            case "signal":
+                if (answer := ended(order["pid"], os.WNOHANG)) is None:
+                    os.kill(order["pid"], order["number"])
+                    answer = ended(order["pid"])
+            case _:
+                answer = ended(order["pid"], os.WNOHANG)
+        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.flush()
+    for pid in list(children):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()

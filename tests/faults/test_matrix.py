@@ -1,0 +1,281 @@
+"""
+Each step of a job's way × each thing that can go wrong there, with real processes.
+
+After each case what was killed is started again, and once nothing moves any more, both sides are counted: our
+database and fal's books. A case also names the status it ends in, and how often fal was asked for the video.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from tests.faults.proxy import Faults, Way
+from tests.faults.stage import Child, Stage, until
+
+# Real processes, killed and started again: minutes, and the whole machine.
+pytestmark = pytest.mark.slow
+
+LOST: Final = "[[sim: lost_answer]]"
+UNHEARD: Final = "[[sim: webhook=never]]"
+REFUSED_ONCE: Final = "[[sim: refuse=429, times=1]]"
+PAID: Final = ("succeeded", 1)
+UNKNOWN: Final = ("submit_unknown", 0)
+"""Nobody can know whether fal has it, so it is not sent again; in truth fal hasn't."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A point on a job's way, in which process, and what becomes of the job."""
+
+    process: str
+    point: str
+    prompt: str = ""
+    ends: tuple[str, int] = PAID
+    quick: bool = False
+
+    def __str__(self) -> str:
+        return self.point
+
+
+def cases(*found: Case) -> list[Any]:
+    """Parameters; those that aren't quick run with `make chaos` only."""
+    return [pytest.param(case, id=str(case), marks=() if case.quick else pytest.mark.slow) for case in found]
+
+
+def also_slow(*values: Any, quick: tuple[Any, ...] = ()) -> list[Any]:
+    return [pytest.param(value, marks=() if value in quick else pytest.mark.slow) for value in values]
+
+
+KILLS = cases(
+    Case("api", "accept:before_commit"),
+    Case("api", "accept:after_commit", quick=True),
+    Case("worker", "take:before_commit"),
+    Case("worker", "take:after_commit", ends=UNKNOWN, quick=True),
+    Case("worker", "submit:before_call", ends=UNKNOWN),
+    Case("worker", "submit:sent", quick=True),
+    Case("worker", "submit:answered"),
+    Case("worker", "_note_accepted:before_commit", quick=True),
+    Case("worker", "_note_accepted:after_commit"),
+    Case("worker", "lost:before_commit", LOST),
+    Case("worker", "lost:after_commit", LOST),
+    Case("worker", "refused:before_commit", REFUSED_ONCE, ends=UNKNOWN),
+    Case("worker", "refused:after_commit", REFUSED_ONCE),
+    Case("api", "apply:before_commit"),
+    Case("api", "apply:after_commit", quick=True),
+    Case("worker", "_due:before_commit", UNHEARD),
+    Case("worker", "_due:after_commit", UNHEARD),
+    Case("worker", "status:before_call", UNHEARD),
+    Case("worker", "status:sent", UNHEARD),
+    Case("worker", "status:answered", UNHEARD),
+    Case("worker", "result:before_call", UNHEARD),
+    Case("worker", "result:sent", UNHEARD),
+    Case("worker", "result:answered", UNHEARD),
+    Case("worker", "reported:before_commit", UNHEARD),
+    Case("worker", "reported:after_commit", UNHEARD, quick=True),
+)
+
+
+def commits(*quick: str) -> list[Any]:
+    """Every step that ends in a commit; those named are *quick*."""
+    found = {"accept": "", "take": "", "_note_accepted": "", "lost": LOST, "apply": "", "reported": UNHEARD}
+    return cases(
+        *(
+            Case("api" if step in {"accept", "apply"} else "worker", step, prompt, quick=step in quick)
+            for step, prompt in found.items()
+        )
+    )
+
+
+async def begin(stage: Stage, case: Case, points: dict[str, str]) -> "asyncio.Task[str | None]":
+    """Start both processes, the one of *case* with *points*, and order a video for as long as it takes."""
+    api, worker = ((points, {}), ({}, points))[case.process == "worker"]
+    stage.worker.start(worker)
+    await stage.open_api(api)
+    return asyncio.create_task(stage.order("order-1", case.prompt))
+
+
+def of(stage: Stage, case: Case) -> Child:
+    return stage.api if case.process == "api" else stage.worker
+
+
+async def assert_ends(stage: Stage, ordered: "asyncio.Task[str | None]", ends: tuple[str, int]) -> None:
+    """At rest every promise is kept, and the job has come to its end."""
+    async with asyncio.timeout(60):
+        job_id = await ordered
+    await stage.rest()
+    assert job_id is not None
+    assert (await stage.see(job_id))[0] == ends[0], stage.worker.log.read_text()[-3000:]
+    assert len(await stage.books()) == ends[1]
+
+
+@pytest.mark.parametrize("case", KILLS)
+async def test_a_process_is_killed(stage, case):
+    ordered = await begin(stage, case, stage.points({case.point: "kill"}))
+
+    await of(stage, case).died()
+    assert (stage.folder / f"{case.point}.reached").exists()
+    if case.process == "api":
+        await stage.open_api()
+    else:
+        stage.worker.start()
+
+    await assert_ends(stage, ordered, case.ends)
+
+
+@pytest.mark.parametrize("moment", also_slow("before_commit", "after_commit", quick=("before_commit",)))
+@pytest.mark.parametrize("case", commits("_note_accepted", "apply"))
+async def test_postgres_is_killed_and_started_again(stage, case, moment):
+    point = f"{case.point}:{moment}"
+    ordered = await begin(stage, case, stage.points({point: "hold"}))
+    go_on = await stage.at_point(of(stage, case), point)
+
+    stage.server.kill()
+    go_on()
+    await stage.server.start()
+
+    # Taken for sure, but the worker was told so: it goes on to send it.
+    await assert_ends(stage, ordered, case.ends)
+
+
+@pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
+@pytest.mark.parametrize("case", commits())
+async def test_every_connection_to_postgres_is_cut(stage, case, moment):
+    point = f"{case.point}:{moment}"
+    ordered = await begin(stage, case, stage.points({point: "hold"}))
+    go_on = await stage.at_point(of(stage, case), point)
+
+    stage.to_postgres.reset()
+    go_on()
+
+    await assert_ends(stage, ordered, case.ends)
+
+
+DONE: Final = {
+    "accept": "SELECT FROM jobs",
+    "take": "SELECT FROM attempts",
+    "_note_accepted": "SELECT FROM attempts WHERE status = 'submitted'",
+    "lost": "SELECT FROM attempts WHERE status = 'unknown'",
+    "apply": "SELECT FROM jobs WHERE status = 'succeeded'",
+    "reported": "SELECT FROM jobs WHERE status = 'succeeded'",
+}
+
+
+@pytest.mark.parametrize("case", commits("accept", "take", "apply"))
+async def test_a_commit_is_done_and_its_answer_lost(stage, case):
+    point = f"{case.point}:before_commit"
+    ordered = await begin(stage, case, stage.points({point: "hold"}))
+    go_on = await stage.at_point(of(stage, case), point)
+
+    stage.to_postgres.faults = Faults(swallow=frozenset({Way.DOWN}))
+    go_on()
+
+    async def done() -> bool:
+        return bool(await stage.rows(DONE[case.point]))
+
+    await until(done, what=DONE[case.point])
+    stage.to_postgres.faults = Faults()
+    stage.to_postgres.reset()
+
+    await assert_ends(stage, ordered, case.ends)
+
+
+@pytest.mark.slow
+async def test_postgres_falls_silent_while_its_connections_look_alive(stage):
+    await assert_ends(stage, await begin(stage, Case("worker", ""), {"ANSWER_S": "3"}), PAID)
+
+    stage.to_postgres.faults = Faults(swallow=frozenset(Way))
+    until_s = time.monotonic() + 1
+
+    async def over() -> bool:
+        return time.monotonic() > until_s
+
+    await until(over)
+    stage.to_postgres.faults = Faults()
+    second = await stage.order("order-2", "")
+
+    # What was asked into the silence is given up, and asked again on another connection.
+    await stage.rest(60)
+    assert (await stage.see(str(second)))[0] == "succeeded"
+
+
+NETWORK: Final = {
+    "the answer is cut off": (Faults(cut_after={Way.DOWN: 0}), PAID),
+    "the answer is cut off in the middle": (Faults(cut_after={Way.DOWN: 60}), PAID),
+    "the answer never comes": (Faults(swallow=frozenset({Way.DOWN})), PAID),
+    "the answer is an end of stream": (Faults(half_close=frozenset({Way.DOWN})), PAID),
+    "the order is cut off in the middle": (Faults(cut_after={Way.UP: 60}), UNKNOWN),
+    "the order is still on its way": (Faults(delay_s=5), UNKNOWN),
+    "the order never arrives": (Faults(swallow=frozenset({Way.UP})), UNKNOWN),
+    "the connection is reset": (Faults(refuse=True), UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("what", also_slow(*NETWORK, quick=("the answer never comes",)))
+async def test_the_way_to_fal_fails_during_a_submit(stage, what):
+    faults, ends = NETWORK[what]
+    case = Case("worker", "submit:before_call")
+    ordered = await begin(stage, case, stage.points({case.point: "hold"}))
+    go_on = await stage.at_point(stage.worker, case.point)
+
+    stage.to_fal.faults = faults
+    go_on()
+
+    async def answered() -> bool:
+        return bool(await stage.rows("SELECT FROM attempts WHERE answered_at IS NOT NULL"))
+
+    await until(answered)
+    stage.to_fal.faults = Faults()
+    stage.to_fal.reset()
+
+    await assert_ends(stage, ordered, ends)
+
+
+ANSWERS: Final = {
+    "slow_answer_s=1.5": PAID,
+    "slow_answer_s=1.5, webhook=never": ("submit_unknown", 1),
+    "lost_answer": PAID,
+    "lost_answer, webhook=never": ("submit_unknown", 1),
+    "answer=502": PAID,
+    "lost_request": UNKNOWN,
+    "refuse=503": UNKNOWN,
+    "refuse=429, times=2": PAID,
+}
+WEBHOOKS: Final = {
+    "webhook=never": PAID,
+    "webhook=ok*5": PAID,
+    "webhook_s=1.5": PAID,
+    "webhook=early": PAID,
+    "webhook=early, lost_answer": PAID,
+    "webhook=forged+tampered+unsigned+unknown_key+foreign": PAID,
+    "webhook=old+future": PAID,
+    "webhook=forged+ok*2, read_errors=2": PAID,
+    "outcome=policy, webhook=twice": ("failed", 1),
+    "retries=1": PAID,
+}
+
+
+@pytest.mark.parametrize("script", also_slow(*ANSWERS, *WEBHOOKS, quick=("lost_answer, webhook=never",)))
+async def test_fal_answers_or_tells_wrongly(stage, script):
+    ordered = await begin(stage, Case("worker", "", f"[[sim: {script}]]"), {})
+
+    await assert_ends(stage, ordered, {**ANSWERS, **WEBHOOKS}[script])
+
+
+async def test_a_webhook_overtakes_the_answer_and_comes_again_after_it(stage):
+    case = Case("worker", "submit:answered")
+    ordered = await begin(stage, case, stage.points({case.point: "hold"}))
+    go_on = await stage.at_point(stage.worker, case.point)
+
+    async def settled() -> bool:
+        return bool(await stage.rows(DONE["apply"]))
+
+    await until(settled)
+    go_on()
+    (paid,) = await stage.books()
+    heard = [await stage.webhook_again(paid["request_id"], form) for form in ("ok", "forged", "ok")]
+
+    assert [one["code"] for one in heard] == [200, 401, 200]
+    await assert_ends(stage, ordered, PAID)
