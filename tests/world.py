@@ -99,11 +99,20 @@ class Later:
 
     def __init__(self) -> None:
         self.app: FastAPI | None = None
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def __call__(self, *args: Any) -> None:
-        """Call it."""
+        """Call it; once called, it answers to the end, even if the caller goes away, as behind a socket."""
         assert self.app is not None
-        await self.app(*args)
+        call = asyncio.ensure_future(self.app(*args))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        await asyncio.shield(call)
+
+    async def close(self) -> None:
+        """Let what is being answered be answered, as a server does before it stops."""
+        self.app = None
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
 
 async def build(
@@ -138,6 +147,7 @@ async def build(
     )
     callsheet.app = create_app(settings, fal_transport=to_fal)
     await stack.enter_async_context(callsheet.app.router.lifespan_context(callsheet.app))
+    stack.push_async_callback(callsheet.close)
     parts = await stack.enter_async_context(opened(settings, fal_transport=to_fal))
     fal = await stack.enter_async_context(httpx.AsyncClient(transport=to_fal, base_url="http://fal"))
     ours = httpx.ASGITransport(app=callsheet.app, raise_app_exceptions=False)
