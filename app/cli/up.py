@@ -123,8 +123,8 @@ async def _run(settings: Settings, postgres: EmbeddedPostgres | None, simulator_
             simulator_url=f"http://{LOOPBACK}:{simulator_port}" if simulator_port is not None else None,
             pid=os.getpid(),
         )
-        running.write(settings.data)
         _welcome(running, settings.data)
+        running.write(settings.data)
         await _watch(postgres, stop)
         await working
 

@@ -119,7 +119,7 @@ PLANTED: Final = [
     ("last_event_is_status", DONE, update("job_events", DONE, "status = 'failed'", "number = 5")),
     ("last_event_is_status", SUBMITTED, update("jobs", SUBMITTED, "status = 'in_progress', started_at = now()")),
     ("only_allowed_moves", DONE, update("job_events", DONE, "status = 'queued'", "number = 4")),
-    ("only_allowed_moves", AGAIN, update("job_events", AGAIN, "status = 'submitting'", "number = 3")),
+    ("only_allowed_moves", AGAIN, update("job_events", AGAIN, "status = 'submit_unknown'", "number = 3")),
     ("one_ending", DONE, update("job_events", DONE, "status = 'failed'", "number = 4")),
     ("one_ending", SUBMITTED, update("job_events", SUBMITTED, "status = 'failed'", "number = 3")),
     ("one_ending", CANCELED, delete("job_events", CANCELED, "status = 'canceled'")),
