@@ -18,6 +18,8 @@ from app.tenants.keys import Scope
 from app.tenants.tables import ApiKey, Tenant
 
 LONGEST_DAYS: Final = 3650
+USUAL: Final = tuple(scope for scope in Scope if scope is not Scope.ADMIN)
+"""What a key may do unless told: everything of its tenant's own, and nothing of others'."""
 
 
 def create(
@@ -38,7 +40,7 @@ def create(
     tenant
         Whose key it is.
     scope
-        What it may do; give it several times for several, leave it out for all.
+        What it may do; give it several times for several, leave it out for all but admin.
     expires_in_days
         Days until it stops working; leave it out for never.
     """
@@ -48,9 +50,7 @@ def create(
     async def make(session: AsyncSession) -> str:
         owner = await tenant_named(session, tenant)
         expires_in = timedelta(days=expires_in_days) if expires_in_days is not None else None
-        return await minting.create_key(
-            session, owner.id, name=name, scopes=scope or tuple(Scope), expires_in=expires_in
-        )
+        return await minting.create_key(session, owner.id, name=name, scopes=scope or USUAL, expires_in=expires_in)
 
     print(in_database(make))
 
