@@ -51,7 +51,6 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with opened(settings, fal_transport=fal_transport) as parts, Announcer(parts.db.url) as announcer:
             app.state.announcer = announcer
-            app.state.settings = settings
             app.state.db = parts.db
             app.state.catalog = parts.catalog
             app.state.measure = parts.measure

@@ -8,7 +8,6 @@ that gets no answer changes nothing and is asked again later.
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import clock, leases
 from app.db import Database
 from app.fal.client import FalClient, Unanswered
-from app.fal.messages import Report
 from app.fal.platform import Platform
 from app.jobs import decisions, history, lifecycle, queries
 from app.jobs.lifecycle import AttemptKey
@@ -31,10 +29,6 @@ from app.media.measure import Measure, Unmeasured
 log = structlog.get_logger()
 
 AWAITED: Final = (JobStatus.SUBMITTING, JobStatus.SUBMIT_UNKNOWN, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
-MEASURE_TRIES: Final = 12
-"""How often a video that can't be read is asked for again before the quote is charged: some twenty minutes."""
-
-
 HISTORY_LONGEST_S: Final = 3600.0
 """The longest pause between two looks into fal's history for one lost submit."""
 LISTED_LATE: Final = timedelta(hours=1)
@@ -86,7 +80,8 @@ class Reconciler:
                 await self.db.run(partial(lifecycle.progressed, job=job, progress=progress, ask_s=wait_s))
                 return
             report = await self.fal.result(job.model, attempt.fal_request_id, attempt.response_url)
-            seconds = await self._measured_s(job, report)
+            # A video that can't be read just now has no length yet; its price waits rather than being guessed.
+            seconds = await self.measure.seconds(report.output) if job.measured else None
         except (Unanswered, Unmeasured) as error:
             log.warning("fal_unanswered", job_id=str(job.id), why=str(error) or type(error).__name__)
             await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
@@ -118,16 +113,6 @@ class Reconciler:
             return
         log.info("cancel_passed_on", job_id=str(job.id), answer=answer)
         await self.db.run(partial(decisions.cancel_answered, key=key, answer=answer))
-
-    async def _measured_s(self, job: Job, report: Report) -> Decimal | None:
-        if not job.measured or report.output is None:
-            return None
-        try:
-            return await self.measure.seconds(report.output)
-        except Unmeasured:
-            if job.tries < MEASURE_TRIES:
-                raise
-            return None
 
     def _wait_s(self, job: Job) -> float:
         left_s = (job.expected_at - clock.now()).total_seconds() if job.expected_at else None

@@ -14,6 +14,7 @@ from app.media import mp4
 log = structlog.get_logger()
 
 DEEPEST: Final = 4
+GONE: Final = frozenset({404, 410})
 AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 LONGEST_S: Final = 10.0
 """fal waits fifteen seconds for a webhook's answer; measuring must leave room for the rest."""
@@ -31,7 +32,7 @@ class Measure:
 
     async def seconds(self, output: dict[str, Any] | None) -> Decimal | None:
         """
-        The length of the video in a model's *output*; None if the file doesn't tell it, never 0.
+        The length of the video in a model's *output*; None if the file doesn't tell it or is gone, never 0.
 
         Raises Unmeasured if the file can't be read now; asking again may help.
         """
@@ -41,6 +42,10 @@ class Measure:
         try:
             async with asyncio.timeout(LONGEST_S):
                 return await self._read(url)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in GONE:
+                return None
+            raise Unmeasured from error
         except (httpx.HTTPError, httpx.InvalidURL, SSRFGuardError, ValueError, TimeoutError) as error:
             log.warning("video_not_measured", why=type(error).__name__)
             raise Unmeasured from error
