@@ -40,8 +40,18 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def _storage_url(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in {"s3", "gs", "az", "file"} or not rest.strip("/"):
+        raise ValueError(
+            "must look like s3://bucket/folder, gs://bucket/folder, az://container/folder or file:///folder"
+        )
+    return value.rstrip("/")
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -88,10 +98,17 @@ class Settings(BaseSettings):
         default=False, description="Read results from private addresses too; for the simulator only"
     )
 
+    storage_url: StorageUrl | None = Field(
+        default=None,
+        description="Where results are kept, as s3://bucket/folder, gs://… or az://…; default: a folder in DATA",
+    )
+    output_limit_bytes: Count = Field(default=2_000_000_000, description="Largest file of a result that is kept")
+
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
     reconcile_at_once: Count = Field(default=32, description="Questions to fal a worker has under way at once")
+    rescue_at_once: Count = Field(default=8, description="Results a worker copies to our own storage at once")
     progress_s: Seconds = Field(default=5.0, description="Shortest pause between two questions to fal about one job")
     poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")

@@ -13,9 +13,13 @@ from app.db import Database
 from app.fal.client import FalClient
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
+from app.jobs import lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
+from app.media.download import Limits
 from app.media.measure import Measure
+from app.media.rescuer import Rescuer
+from app.media.storage import Storage
 from app.settings import Settings, SettingsError
 
 
@@ -29,6 +33,8 @@ class Parts:
     measure: Measure
     verifier: Verifier
     fal: FalClient
+    storage: Storage
+    files_http: httpx.AsyncClient
     owner: str
 
     def dispatcher(self) -> Dispatcher:
@@ -56,6 +62,19 @@ class Parts:
             progress_s=self.settings.progress_s,
         )
 
+    def rescuer(self) -> Rescuer:
+        """The loop that keeps results."""
+        return Rescuer(
+            db=self.db,
+            http=self.files_http,
+            storage=self.storage,
+            settle=lifecycle.files_settled,
+            owner=self.owner,
+            at_once=self.settings.rescue_at_once,
+            lease_s=self.settings.lease_s,
+            limits=Limits(size=self.settings.output_limit_bytes),
+        )
+
 
 @asynccontextmanager
 async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Parts]:
@@ -74,8 +93,15 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
-        outputs = fal_transport or guarded_transport(allow_private=settings.allow_private_outputs)
-        media_http = await stack.enter_async_context(new_client(5.0, transport=outputs))
+        media_http, files_http = [
+            await stack.enter_async_context(
+                new_client(
+                    timeout_s,
+                    transport=fal_transport or guarded_transport(allow_private=settings.allow_private_outputs),
+                )
+            )
+            for timeout_s in (5.0, 20.0)
+        ]
         yield Parts(
             settings=settings,
             db=db,
@@ -88,5 +114,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
                 timeout_s=settings.fal_timeout_s,
                 key=settings.fal_key.get_secret_value() if settings.fal_key else "",
             ),
+            storage=Storage(settings.storage_url, settings.data / "outputs"),
+            files_http=files_http,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )
