@@ -17,6 +17,7 @@ from app.errors import Unavailable, problems
 from app.http import Edge
 from app.jobs import receiver
 from app.jobs import routes as jobs
+from app.media import routes as media
 from app.settings import Settings
 from app.wakeup import Announcer
 from app.wiring import opened
@@ -54,6 +55,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.catalog = parts.catalog
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
+            app.state.storage = parts.storage
+            app.state.link_key = None
             app.state.refusals_kept = receiver.Allowance()
             yield
 
@@ -72,7 +75,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, receiver.router):
+    for router in (catalog.router, jobs.router, billing.router, media.router, receiver.router):
         app.include_router(router)
     _add_operations(app)
     docs.install(app)

@@ -49,8 +49,15 @@ def _storage_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 32:
+        raise ValueError("must have 32 characters or more, such as `openssl rand -hex 32` makes")
+    return value
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -103,6 +110,10 @@ class Settings(BaseSettings):
         description="Where results are kept, as s3://bucket/folder, gs://… or az://…; default: a folder in DATA",
     )
     output_limit_bytes: Count = Field(default=2_000_000_000, description="Largest file of a result that is kept")
+
+    link_secret: LinkSecret | None = Field(
+        default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
+    )
 
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
@@ -160,7 +171,7 @@ class Settings(BaseSettings):
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads a secret from the file that `<NAME>_FILE` names, as container platforms mount them."""
 
-    names: Final = ("database_url", "fal_key")
+    names: Final = ("database_url", "fal_key", "link_secret")
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """The text of the file, without the line end an editor adds."""

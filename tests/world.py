@@ -18,7 +18,7 @@ from app.media.rescuer import Rescuer
 from app.settings import Settings
 from app.simulator.app import create_simulator
 from app.simulator.config import SimulatorConfig
-from app.wiring import opened
+from app.wiring import Parts, opened
 from app.worker import Source
 from tests import factories as make
 
@@ -37,6 +37,7 @@ class World:
     dispatcher: Dispatcher
     reconciler: Reconciler
     rescuer: Rescuer
+    parts: Parts
     folder: Path
 
     async def dispatch(self) -> int:
@@ -140,4 +141,4 @@ async def build(stack: AsyncExitStack, database_url: str, folder: Path, **given:
     await stack.enter_async_context(api)
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
-    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler(), parts.rescuer(), settings.data)
+    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts, settings.data)
