@@ -78,6 +78,18 @@ async def again(session: AsyncSession, row: Leased, wait_s: float, **values: Any
     return bool(kept.rowcount)  # type: ignore[attr-defined]
 
 
+async def extend(session: AsyncSession, row: Leased, lease_s: float) -> bool:
+    """Keep *row* for another *lease_s* seconds; False if it has gone to another worker, or is done."""
+    table = type(row)
+    kept = await session.execute(
+        update(table)
+        .where(_same(row), table.lease_token == row.lease_token, table.due_at.is_not(None))
+        .values(due_at=func.now() + timedelta(seconds=lease_s))
+        .execution_options(synchronize_session=False)
+    )
+    return bool(kept.rowcount)  # type: ignore[attr-defined]
+
+
 def _same(row: Leased) -> ColumnElement[bool]:
     mapper = type(row).__mapper__  # type: ignore[attr-defined]
     return and_(

@@ -18,6 +18,8 @@ from app.errors import Unavailable, problems
 from app.http import Edge
 from app.jobs import receiver
 from app.jobs import routes as jobs
+from app.media import links
+from app.media import routes as media
 from app.settings import Settings
 from app.verify import routes as verify
 from app.wakeup import Announcer
@@ -55,6 +57,9 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.catalog = parts.catalog
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
+            app.state.storage = parts.storage
+            secret = settings.link_secret
+            app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
             app.state.proving = Lock()
             yield
@@ -74,7 +79,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, receiver.router, verify.router):
+    for router in (catalog.router, jobs.router, billing.router, media.router, receiver.router, verify.router):
         app.include_router(router)
     _add_operations(app)
     docs.install(app)

@@ -40,8 +40,25 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def _storage_url(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in {"s3", "gs", "az", "file"} or not rest.strip("/"):
+        raise ValueError(
+            "must look like s3://bucket/folder, gs://bucket/folder, az://container/folder or file:///folder"
+        )
+    return value.rstrip("/")
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 32:
+        raise ValueError("must have 32 characters or more, such as `openssl rand -hex 32` makes")
+    return value
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
+StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -91,10 +108,21 @@ class Settings(BaseSettings):
         default=False, description="Read results from private addresses too; for the simulator only"
     )
 
+    storage_url: StorageUrl | None = Field(
+        default=None,
+        description="Where results are kept, as s3://bucket/folder, gs://… or az://…; default: a folder in DATA",
+    )
+    output_limit_bytes: Count = Field(default=2_000_000_000, description="Largest file of a result that is kept")
+
+    link_secret: LinkSecret | None = Field(
+        default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
+    )
+
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
     reconcile_at_once: Count = Field(default=32, description="Questions to fal a worker has under way at once")
+    rescue_at_once: Count = Field(default=8, description="Results a worker copies to our own storage at once")
     progress_s: Seconds = Field(default=5.0, description="Shortest pause between two questions to fal about one job")
     poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
@@ -146,7 +174,7 @@ class Settings(BaseSettings):
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads a secret from the file that `<NAME>_FILE` names, as container platforms mount them."""
 
-    names: Final = ("database_url", "fal_key")
+    names: Final = ("database_url", "fal_key", "link_secret")
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """The text of the file, without the line end an editor adds."""

@@ -14,9 +14,13 @@ from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
+from app.jobs import lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
+from app.media.download import Limits
 from app.media.measure import Measure
+from app.media.rescuer import Rescuer
+from app.media.storage import Storage
 from app.settings import Settings, SettingsError
 
 
@@ -31,6 +35,8 @@ class Parts:
     verifier: Verifier
     fal: FalClient
     platform: Platform
+    storage: Storage
+    files_http: httpx.AsyncClient
     owner: str
 
     def dispatcher(self) -> Dispatcher:
@@ -59,6 +65,19 @@ class Parts:
             progress_s=self.settings.progress_s,
         )
 
+    def rescuer(self) -> Rescuer:
+        """The loop that keeps results."""
+        return Rescuer(
+            db=self.db,
+            http=self.files_http,
+            storage=self.storage,
+            settle=lifecycle.files_settled,
+            owner=self.owner,
+            at_once=self.settings.rescue_at_once,
+            lease_s=self.settings.lease_s,
+            limits=Limits(size=self.settings.output_limit_bytes),
+        )
+
 
 @asynccontextmanager
 async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Parts]:
@@ -77,9 +96,16 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
-        outputs = fal_transport or guarded_transport(allow_private=settings.allow_private_outputs)
         key = settings.fal_key.get_secret_value() if settings.fal_key else ""
-        media_http = await stack.enter_async_context(new_client(5.0, transport=outputs))
+        media_http, files_http = [
+            await stack.enter_async_context(
+                new_client(
+                    timeout_s,
+                    transport=fal_transport or guarded_transport(allow_private=settings.allow_private_outputs),
+                )
+            )
+            for timeout_s in (5.0, 20.0)
+        ]
         yield Parts(
             settings=settings,
             db=db,
@@ -93,5 +119,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
                 key=key,
             ),
             platform=Platform(fal_http, api_url=settings.fal_api_url, timeout_s=settings.fal_timeout_s, key=key),
+            storage=Storage(settings.storage_url, settings.data / "outputs"),
+            files_http=files_http,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )

@@ -27,7 +27,11 @@ class Source(Protocol):
 
 async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
-    sources: dict[str, Source] = {"dispatcher": parts.dispatcher(), "reconciler": parts.reconciler()}
+    sources: dict[str, Source] = {
+        "dispatcher": parts.dispatcher(),
+        "reconciler": parts.reconciler(),
+        "rescuer": parts.rescuer(),
+    }
     wake = {name: asyncio.Event() for name in sources}
     listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))
     loops = [

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, pool, text
 from app.billing import tables as billing
 from app.db import Base
 from app.jobs import tables as jobs
+from app.media import tables as media
 from app.settings import SettingsError
 from app.tenants import tables as tenants
 
@@ -19,7 +20,7 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, jobs, tenants)  # imported, so that their tables are in the metadata
+TABLES = (billing, jobs, media, tenants)  # imported, so that their tables are in the metadata
 
 
 def run_online() -> None:

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +18,7 @@ from app.jobs import intake, lifecycle
 from app.jobs.intake import Intent, Order
 from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.tables import Attempt, Job, JobEvent
+from app.media.tables import Output
 from app.tenants import minting
 from app.tenants.auth import Caller, find
 
@@ -107,6 +108,12 @@ async def look(db: Database, key: JobKey | Job) -> Job:
         return (await session.scalars(found)).one()
 
 
+async def key_of_id(db: Database, job_id: str) -> JobKey:
+    """The key of the job with this id, whoever's it is."""
+    async with db.session() as session:
+        return JobKey(*(await session.execute(select(Job.tenant_id, Job.id).where(Job.id == UUID(job_id)))).one())
+
+
 async def attempts_of(db: Database, job: Job) -> list[Attempt]:
     async with db.session() as session:
         found = select(Attempt).where(Attempt.tenant_id == job.tenant_id, Attempt.job_id == job.id)
@@ -151,6 +158,7 @@ async def let_time_pass(db: Database) -> None:
     """Everything that waits for its time is due."""
 
     async def pull(session: AsyncSession) -> None:
-        await session.execute(update(Job).where(Job.due_at.is_not(None)).values(due_at=func.now()))
+        for table in (Job, Output):
+            await session.execute(update(table).where(table.due_at.is_not(None)).values(due_at=func.now()))
 
     await db.run(pull)

@@ -39,6 +39,29 @@ def test_a_secret_may_be_in_a_file(monkeypatch, nowhere):
     assert settings.sources()["fal_key"] == "file"
 
 
+def test_the_secret_of_links_may_be_in_a_file_and_must_be_long(monkeypatch, nowhere):
+    (nowhere / "secret").write_text("s" * 32)
+    monkeypatch.setenv("LINK_SECRET_FILE", str(nowhere / "secret"))
+
+    settings = Settings.read()
+
+    assert settings.link_secret is not None
+    assert settings.link_secret.get_secret_value() == "s" * 32
+    with pytest.raises(SettingsError, match="LINK_SECRET: must have 32"):
+        Settings.read(link_secret="short")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x/", "gs://bucket", "az://container/x", "file:///srv/outputs"])
+def test_results_may_be_kept_in_any_of_these(url):
+    assert Settings.read(storage_url=url).storage_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize("url", ["bucket", "s3://", "ftp://x/y", "https://x.example/"])
+def test_results_may_not_be_kept_just_anywhere(url):
+    with pytest.raises(SettingsError, match="STORAGE_URL"):
+        Settings.read(storage_url=url)
+
+
 def test_a_secret_file_that_cannot_be_read_is_told(monkeypatch):
     monkeypatch.setenv("FAL_KEY_FILE", "/nowhere/key")
 

@@ -14,10 +14,11 @@ from app.db import Database
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
 from app.main import create_app
+from app.media.rescuer import Rescuer
 from app.settings import Settings
 from app.simulator.app import create_simulator
 from app.simulator.config import SimulatorConfig
-from app.wiring import opened
+from app.wiring import Parts, opened
 from app.worker import Source
 from tests import factories as make
 
@@ -35,6 +36,9 @@ class World:
     fal: httpx.AsyncClient
     dispatcher: Dispatcher
     reconciler: Reconciler
+    rescuer: Rescuer
+    parts: Parts
+    folder: Path
 
     async def dispatch(self) -> int:
         """One round of telling fal; how many jobs were handled."""
@@ -43,6 +47,10 @@ class World:
     async def ask(self) -> int:
         """One round of asking fal; how many jobs were handled."""
         return await run_once(self.reconciler)
+
+    async def rescue(self) -> int:
+        """One round of keeping results; how many files were handled."""
+        return await run_once(self.rescuer)
 
     async def order(self, prompt: str = "a mecha lands", **body: Any) -> Any:
         """The job of a new order."""
@@ -141,6 +149,7 @@ async def build(
             "fal_api_url": "http://fal/v1",
             "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
             "public_url": "http://callsheet",
+            "data": folder / "callsheet",
             "_env_file": None,
             **given,
         }
@@ -156,4 +165,4 @@ async def build(
     await stack.enter_async_context(api)
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
-    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler())
+    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts, settings.data)

@@ -21,6 +21,8 @@ from app.settings import Settings
 
 POLL_S: Final = 0.5
 SENDS: Final = 5
+SAFE_S: Final = 10.0
+"""How long our own copy of a finished video is waited for before fal's is taken."""
 ENDED: Final = ("succeeded", "failed", "canceled", "expired")
 Data = Annotated[Path | None, Parameter(help="Data folder of the running `callsheet up`, instead of DATA.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print the job as JSON, and nothing else.")]
@@ -71,7 +73,9 @@ def submit(
         if watch or output:
             job = _follow(client, job, quiet=as_json)
         if output and job["status"] == "succeeded":
-            _save(job, output)
+            _save(client, job, output)
+            # By now it is safe, and its real length known.
+            job = _ask(client, "GET", f"/v1/jobs/{quote(job['id'])}")
     _tell(job, output, as_json=as_json)
     return Exit.JOB_NOT_SUCCEEDED if job["status"] in ENDED and job["status"] != "succeeded" else Exit.DONE
 
@@ -225,21 +229,44 @@ def _line(job: Any, elapsed_s: float) -> str:
     return f"{job['status']}{where} · {elapsed_s:.0f} s · {job['cost']['held']} USD held"
 
 
-def _save(job: Any, path: Path) -> None:
-    url = (job["output"].get("video") or {}).get("url")
-    if url is None:
+def _save(client: httpx.Client, job: Any, path: Path) -> None:
+    """Save the job's video: our own copy, or fal's if there is none."""
+    theirs = (job["output"].get("video") or {}).get("url")
+    urls = [url for url in (_kept(client, job), theirs) if url is not None]
+    if not urls:
         raise Trouble("The output names no video to save; see it with --json.")
     beside = path.with_name(path.name + ".part")
-    try:
-        # Another host's file: our key stays at home.
-        with httpx.stream("GET", url, timeout=60, follow_redirects=True) as answer, beside.open("wb") as file:
-            answer.raise_for_status()
-            for part in answer.iter_bytes():
-                file.write(part)
-    except (httpx.HTTPError, OSError) as error:
-        beside.unlink(missing_ok=True)
-        raise Trouble(f"The video is at {url}, but could not be saved: {error}", Exit.UNREACHABLE) from None
-    beside.replace(path)
+    for url in urls:
+        try:
+            # It may be another host's file: our key stays at home.
+            with httpx.stream("GET", url, timeout=60, follow_redirects=True) as answer, beside.open("wb") as file:
+                answer.raise_for_status()
+                for part in answer.iter_bytes():
+                    file.write(part)
+        except (httpx.HTTPError, OSError) as error:
+            beside.unlink(missing_ok=True)
+            if url == urls[-1]:
+                text = f"The video is at {theirs or url}, but could not be saved: {error}"
+                raise Trouble(text, Exit.UNREACHABLE) from None
+        else:
+            beside.replace(path)
+            return
+
+
+def _kept(client: httpx.Client, job: Any) -> str | None:
+    """The address of our own copy, once it is safe; None if it takes long, or there is none."""
+    until = time.monotonic() + SAFE_S
+    while time.monotonic() < until:
+        try:
+            answer = client.get(f"/v1/jobs/{quote(job['id'])}/output")
+        except httpx.HTTPError:
+            return None
+        if answer.status_code == 307:
+            return str(client.base_url.join(answer.headers["location"]))
+        if answer.status_code != 409:
+            return None
+        time.sleep(POLL_S)
+    return None
 
 
 def _tell(job: Any, saved: Path | None, *, as_json: bool) -> None:

@@ -39,7 +39,7 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
 
 
 def work() -> None:
-    """Run the background loops: submit to fal, ask fal."""
+    """Run the background loops: submit to fal, ask fal, keep results."""
     from app.wiring import opened  # noqa: PLC0415
     from app.worker import work as run_loops  # noqa: PLC0415
 

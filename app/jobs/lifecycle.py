@@ -22,6 +22,7 @@ from app.billing.prices import settled_seconds
 from app.fal.messages import Accepted, Outcome, Progress, Refused, Report, job_error
 from app.jobs.states import AttemptStatus, JobStatus, sources
 from app.jobs.tables import Attempt, Job, JobEvent
+from app.media import queries as media
 
 
 class JobKey(NamedTuple):
@@ -238,7 +239,33 @@ async def _succeed(
     job = await _move_to_end(session, key, JobStatus.SUCCEEDED, "fal reports succeeded", ending)
     if job is not None:
         await ledger.charge(session, key.tenant_id, key.id, amount)
+        if not media.add(session, key.tenant_id, key.id, report.output):
+            # Nothing to keep, so nothing to wait for.
+            await _update(session, key, safe_at=func.now())
     return job
+
+
+async def files_settled(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> None:
+    """One of the job's files is safe, or given up; once none is under way any more, the job says which."""
+    # Two files may end side by side: the second waits here, and then sees the first.
+    mine = select(Job.id).where(Job.tenant_id == tenant_id, Job.id == job_id)
+    await session.execute(mine.with_for_update())
+    files = await media.of_job(session, tenant_id, job_id)
+    if any(file.due_at is not None for file in files):
+        return
+    lost = next((file.error for file in files if file.safe_at is None), None)
+    length = next((file.measured_seconds for file in files if file.measured_seconds is not None), None)
+    key = JobKey(tenant_id, job_id)
+    await _update(session, key, safe_at=None if lost else func.now(), safe_error=lost or None, measured_seconds=length)
+
+
+async def _update(session: AsyncSession, key: JobKey, **values: Any) -> None:
+    await session.execute(
+        update(Job)
+        .where(Job.tenant_id == key.tenant_id, Job.id == key.id)
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _move_to_end(

@@ -153,6 +153,9 @@ async def receive(
     log.info("job_reported", job_id=str(attempt.job_id), applied=applied, by="webhook")
     if applied is Applied.OTHER_REQUEST:
         raise WebhookMismatch
+    if applied is Applied.SETTLED:
+        # The result is there to be copied.
+        state.announcer.announce()
     return Heard(applied=applied)
 
 

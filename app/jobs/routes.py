@@ -1,4 +1,4 @@
-"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}, POST /v1/jobs/{id}/cancel."""
+"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}, GET /v1/jobs/{id}/output, POST /v1/jobs/{id}/cancel."""
 
 import hashlib
 import json
@@ -22,7 +22,11 @@ from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict, Order
 from app.jobs.lifecycle import JobKey
 from app.jobs.schemas import JobOrder, JobPage, JobView
-from app.jobs.states import JobStatus, Priority
+from app.jobs.states import ENDINGS, JobStatus, Priority
+from app.jobs.tables import Job
+from app.media import queries as media
+from app.media.routes import link_to
+from app.media.tables import Output
 from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -32,6 +36,18 @@ class TooExpensive(AppError):
     """The order's price is above its own max_cost."""
 
     status, code = 402, "max_cost_exceeded"
+
+
+class NotSafeYet(AppError):
+    """The output isn't in our own storage yet; ask again in a moment."""
+
+    status, code = 409, "not_safe_yet"
+
+
+class NoOutput(AppError):
+    """This job has no such file in our own storage, and will have none."""
+
+    status, code = 404, "no_output"
 
 
 @router.post(
@@ -197,6 +213,42 @@ async def cancel(request: Request, response: Response, caller: JobsWriter, job_i
     return JobView.of(job)
 
 
+@router.get(
+    "/{job_id}/output",
+    operation_id="get_job_output",
+    summary="Fetch the video",
+    status_code=307,
+    response_class=Response,
+    responses={
+        307: {
+            "description": "The kept file is there, for whoever holds the link",
+            "headers": {"Location": {"description": "Works for 15 minutes", "schema": {"type": "string"}}},
+        },
+        **problems(Unauthorized, Forbidden, NotFound, NoOutput, NotSafeYet, InvalidRequest, Unavailable),
+    },
+)
+async def output(
+    request: Request,
+    caller: JobsReader,
+    job_id: Annotated[UUID, Path()],
+    number: Annotated[int, Query(ge=1, le=64, description="Which file, if the output has several")] = 1,
+) -> Response:
+    """
+    Leads to our own copy of the result by a signed link that needs no key and works for 15 minutes.
+
+    The file answers Range, so players can seek in it. Until the copy is safe this is a conflict, and says what
+    it waits for.
+    """
+    db: Database = request.app.state.db
+    async with db.session() as session:
+        job = await queries.get(session, caller.tenant_id, job_id)
+        file = await media.get(session, caller.tenant_id, job_id, number)
+    if job is None:
+        raise NotFound("No job has this id.")
+    location = await link_to(request, _safe(job, file))
+    return Response(status_code=307, headers={"Location": location})
+
+
 def _within(order: JobOrder, quote: Quote) -> None:
     if order.max_cost is not None and quote.amount > Decimal(order.max_cost):
         raise TooExpensive(
@@ -209,3 +261,16 @@ def _digest(order: JobOrder) -> bytes:
     """Tells one order from another, whatever the spelling of its JSON."""
     body = order.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+def _safe(job: Job, file: Output | None) -> Output:
+    if JobStatus(job.status) not in ENDINGS:
+        raise NotSafeYet(f"The job is {job.status}.", headers={"Retry-After": "5"})
+    if file is None:
+        raise NoOutput(f"The job is {job.status}." if job.output is None else "The output names no such file.")
+    if file.safe_at is not None:
+        return file
+    why = f" Last time: {file.error['detail']}" if file.error else ""
+    if file.due_at is None:
+        raise NoOutput(f"Copying it was given up.{why}")
+    raise NotSafeYet(f"It is being copied from fal.{why}", headers={"Retry-After": "1"})

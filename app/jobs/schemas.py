@@ -52,6 +52,7 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
         "quoted": "2.10",
         "held": "0.00",
         "charged": "2.10",
+        "measured_seconds": "5.042",
     },
     "fal": {"request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b", "queue_position": None},
     "attempts": 1,
@@ -61,6 +62,8 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
     "started_at": "2026-11-22T14:30:02Z",
     "cancel_requested_at": None,
     "finished_at": "2026-11-22T14:31:40Z",
+    "safe_at": "2026-11-22T14:31:42Z",
+    "safe_error": None,
     "deadline_at": None,
 }
 
@@ -108,6 +111,10 @@ class Cost(BaseModel):
     quoted: str = Field(description="The most this job can cost", examples=["2.10"])
     held: str = Field(description="Set aside until the job ends", examples=["2.10"])
     charged: str | None = Field(description="Paid; null until the job ends", examples=["2.10"])
+    measured_seconds: str | None = Field(
+        description="How long the delivered video really is, read from our copy of it; null if unknown",
+        examples=["5.042"],
+    )
 
 
 class Waiting(BaseModel):
@@ -144,6 +151,13 @@ class JobError(BaseModel):
     errors: list[dict[str, Any]] | None = Field(default=None, description="fal's own list, without echoed input")
 
 
+class SafeError(BaseModel):
+    """Why our own copy of the output was given up."""
+
+    code: str = Field(examples=["gone"])
+    detail: str = Field(examples=["Its server answers 404."])
+
+
 class JobView(BaseModel):
     """A job."""
 
@@ -168,6 +182,12 @@ class JobView(BaseModel):
     started_at: datetime | None
     cancel_requested_at: datetime | None = Field(description="When it was asked to be canceled")
     finished_at: datetime | None
+    safe_at: datetime | None = Field(
+        description="When every file of the output was in our own storage; from then on `/output` leads to it"
+    )
+    safe_error: SafeError | None = Field(
+        description="Why the output could not be copied; what is still at fal is in `output`"
+    )
     deadline_at: datetime | None
 
     @classmethod
@@ -187,6 +207,7 @@ class JobView(BaseModel):
             cost=_cost(job),
             fal=FalView(request_id=job.fal_request_id, queue_position=job.queue_position),
             attempts=job.attempts,
+            safe_error=SafeError(**job.safe_error) if job.safe_error else None,
             **{
                 name: _utc(getattr(job, name))
                 for name in (
@@ -196,6 +217,7 @@ class JobView(BaseModel):
                     "started_at",
                     "cancel_requested_at",
                     "finished_at",
+                    "safe_at",
                     "deadline_at",
                 )
             },
@@ -220,6 +242,7 @@ def _cost(job: Job) -> Cost:
         quoted=money.to_text(job.quoted),
         held=money.to_text(job.quoted if job.charged is None else Decimal(0)),
         charged=None if job.charged is None else money.to_text(job.charged),
+        measured_seconds=None if job.measured_seconds is None else format(job.measured_seconds.normalize(), "f"),
     )
 
 

@@ -81,6 +81,10 @@ class Job(Leased, Base):
     expected_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
+    safe_at: Mapped[datetime | None]
+    safe_error: Mapped[dict[str, Any] | None]
+    measured_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
         CheckConstraint(f"status IN {_in(*JobStatus)}", name="status_known"),
@@ -106,6 +110,11 @@ class Job(Leased, Base):
             "quoted = round(base_amount + greatest(seconds - base_seconds, 0) * price_per_second, 6)",
             name="quote_is_seconds_times_price",
         ),
+        CheckConstraint(
+            "(safe_at IS NULL AND safe_error IS NULL) OR status = 'succeeded'", name="only_success_is_kept"
+        ),
+        CheckConstraint("safe_at IS NULL OR safe_error IS NULL", name="safe_has_no_error"),
+        CheckConstraint("measured_seconds > 0", name="measured_not_zero"),
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority_known"),
         CheckConstraint("seconds > 0 AND price_per_second >= 0 AND base_amount >= 0", name="price_not_negative"),
         # What each loop of the worker looks for, and nothing it would have to step over.

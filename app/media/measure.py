@@ -1,7 +1,6 @@
 """How long a delivered video really is, read from the file itself by a few range requests."""
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
@@ -10,10 +9,10 @@ import structlog
 from ssrfguard import SSRFGuardError
 
 from app.media import mp4
+from app.media.files import video_url
 
 log = structlog.get_logger()
 
-DEEPEST: Final = 4
 GONE: Final = frozenset({404, 410})
 AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 LONGEST_S: Final = 10.0
@@ -36,7 +35,7 @@ class Measure:
 
         Raises Unmeasured if the file can't be read now; asking again may help.
         """
-        url = next(_video_urls(output), None)
+        url = video_url(output)
         if url is None:
             return None
         try:
@@ -67,15 +66,3 @@ class Measure:
                 return found[:n]
 
         return await mp4.length_s(read, size)
-
-
-def _video_urls(value: Any, depth: int = 0) -> Iterator[str]:
-    match value:
-        case {"video": {"url": str(url)}}:
-            yield url
-        case dict() if depth < DEEPEST:
-            for inner in value.values():
-                yield from _video_urls(inner, depth + 1)
-        case list() if depth < DEEPEST:
-            for inner in value:
-                yield from _video_urls(inner, depth + 1)

@@ -128,6 +128,8 @@ def test_the_printed_command_brings_a_playable_video_and_its_price(up):
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)
     assert (job["status"], job["cost"]["quoted"], job["cost"]["charged"]) == ("succeeded", "2.10", "2.10")
+    assert job["safe_at"] is not None
+    assert job["cost"]["measured_seconds"] == "5"
     codec, length, frame = seconds_of(path)
     assert codec == "h264"
     assert abs(length - 5) <= frame

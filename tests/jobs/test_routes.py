@@ -50,6 +50,7 @@ async def test_an_order_is_accepted_with_its_price_held(api, db, caller):
         "quoted": "2.10",
         "held": "2.10",
         "charged": None,
+        "measured_seconds": None,
     }
     assert await make.balances(db, caller) == (Decimal("-2.10"), Decimal("2.10"), Decimal(0))
 

@@ -1,0 +1,172 @@
+"""
+We keep the results: copy the files of finished jobs to our own storage, soonest to vanish first.
+
+A copy has a path that only one lease of its row ever writes, so a worker that lost its lease can't spoil
+what its successor keeps. It is called safe once it is whole, on disk, hashed and measured, in one fenced
+write. No transaction is open while bytes move.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import httpx
+import structlog
+from sqlalchemy import ColumnElement, and_, func, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import clock, leases
+from app.db import Database
+from app.media import mp4, queries
+from app.media.download import FEW, Limits, Unfetched, download
+from app.media.storage import FAILURES, Storage
+from app.media.tables import Output
+from app.media.types import media_type
+
+log = structlog.get_logger()
+
+EXTRA: Final = timedelta(days=1)
+"""How long past its likely end a file is still asked for: that end is an estimate."""
+
+Settle: TypeAlias = Callable[[AsyncSession, UUID, UUID], Awaitable[None]]
+"""Tells a job, in the same transaction, that one of its files is safe or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A whole copy in our storage."""
+
+    path: str
+    size: int
+    sha256: bytes
+    content_type: str
+    seconds: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescuer:
+    """Copies files that are due, up to *at_once* at a time."""
+
+    db: Database
+    http: httpx.AsyncClient
+    storage: Storage
+    settle: Settle
+    owner: str
+    at_once: int
+    lease_s: float
+    limits: Limits = field(default_factory=Limits)
+
+    async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
+        """The copying of up to *limit* due files, to be done side by side."""
+        soonest = (Output.vanishes_at, Output.due_at)
+        due = partial(leases.claim, table=Output, owner=self.owner, limit=limit, lease_s=self.lease_s, order_by=soonest)
+        rows = await self.db.run(due)
+        return [self._rescue(row) for row in sorted(rows, key=lambda row: row.vanishes_at)]
+
+    async def _rescue(self, row: Output) -> None:
+        facts = {"job_id": str(row.job_id), "number": row.number}
+        holding = asyncio.create_task(self._hold(row))
+        try:
+            kept = await self._copy(row)
+        except Unfetched as error:
+            final = _is_final(row, error)
+            log.warning("output_not_kept", why=error.code, tries=row.tries, final=final, **facts)
+            await self.db.insist(partial(self._note_failure, row=row, error=error, final=final), for_s=self.lease_s)
+            return
+        finally:
+            holding.cancel()
+        if await self.db.insist(partial(self._note_safe, row=row, kept=kept), for_s=self.lease_s):
+            log.info("output_kept", size=kept.size, **facts)
+            return
+        # Somebody else has it, or will: one copy is enough.
+        log.warning("output_kept_too_late", **facts)
+        with suppress(*FAILURES):
+            await self.storage.drop(kept.path)
+
+    async def _hold(self, row: Output) -> None:
+        """Keep the lease for as long as the file takes, so that a dead worker's row can come due soon."""
+        while True:
+            await asyncio.sleep(self.lease_s / 3)
+            with suppress(SQLAlchemyError):
+                if not await self.db.run(partial(leases.extend, row=row, lease_s=self.lease_s)):
+                    return
+
+    async def _copy(self, row: Output) -> Kept:
+        folder = f"{row.tenant_id}/{row.job_id}/{row.number}"
+        path = f"{folder}/{row.lease_token}"
+        try:
+            if row.tries > 1:
+                await self.storage.sweep(folder)
+            async with download(self.http, row.source_url, self.limits) as coming:
+                content_type = media_type(row.content_type, coming.content_type)
+                await self.storage.put(path, coming.parts(), content_type)
+                size, sha256 = coming.size, coming.sha256
+            if await self.storage.size(path) != size:
+                raise Unfetched("cut_off", "Our copy isn't whole.")
+            return Kept(path, size, sha256, content_type, await self._seconds(path, size, content_type))
+        except FAILURES as error:
+            # The disk is full, or the bucket away: the operator sees it in the row, and it is tried again.
+            raise Unfetched("storage_failed", f"Our storage can't take it ({type(error).__name__}).") from error
+
+    async def _seconds(self, path: str, size: int, content_type: str) -> Decimal | None:
+        """The length of a video, read from our own copy; None if the file doesn't tell it."""
+        if not content_type.startswith(("video/", "application/")):
+            return None
+        return await mp4.length_s(partial(self.storage.read, path), size)
+
+    async def _note_safe(self, session: AsyncSession, row: Output, kept: Kept) -> bool:
+        noted = await session.execute(
+            update(Output)
+            .where(*_ours(row))
+            .values(
+                path=kept.path,
+                size=kept.size,
+                sha256=kept.sha256,
+                content_type=kept.content_type,
+                measured_seconds=kept.seconds,
+                safe_at=func.now(),
+                due_at=None,
+                lease_owner=None,
+                error=None,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if noted.rowcount:  # type: ignore[attr-defined]
+            await self.settle(session, row.tenant_id, row.job_id)
+            return True
+        # The answer to an earlier commit may have got lost; then this very copy is the one that counts.
+        now = await queries.get(session, row.tenant_id, row.job_id, row.number)
+        return now is not None and now.path == kept.path
+
+    async def _note_failure(self, session: AsyncSession, row: Output, error: Unfetched, *, final: bool) -> None:
+        told = {"code": error.code, "detail": error.detail}
+        if not final:
+            await leases.again(session, row, leases.backoff_s(row.tries), error=told)
+            return
+        noted = await session.execute(
+            update(Output)
+            .where(*_ours(row))
+            .values(error=told, due_at=None, lease_owner=None)
+            .execution_options(synchronize_session=False)
+        )
+        if noted.rowcount:  # type: ignore[attr-defined]
+            await self.settle(session, row.tenant_id, row.job_id)
+
+
+def _is_final(row: Output, error: Unfetched) -> bool:
+    if error.most_tries is not None:
+        return row.tries >= error.most_tries
+    return row.tries >= FEW and clock.now() > row.vanishes_at + EXTRA
+
+
+def _ours(row: Output) -> tuple[ColumnElement[bool], ...]:
+    """The row, for as long as nobody took it after us."""
+    same = and_(Output.tenant_id == row.tenant_id, Output.job_id == row.job_id, Output.number == row.number)
+    return same, Output.lease_token == row.lease_token, Output.due_at.is_not(None)
