@@ -1,8 +1,5 @@
 """POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}, GET /v1/jobs/{id}/output, POST /v1/jobs/{id}/cancel."""
 
-import hashlib
-import json
-from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
@@ -10,19 +7,20 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import money, paging
+from app import paging
 from app.billing.ledger import InsufficientFunds
-from app.billing.prices import Quote, Unpriced
-from app.billing.routes import InvalidOrder, priced
+from app.billing.prices import Unpriced
+from app.billing.routes import InvalidOrder
 from app.catalog.catalog import UnknownModel
 from app.db import Database
-from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import decisions, intake, queries
+from app.errors import AppError, BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
+from app.jobs import decisions, ordering, queries
 from app.jobs.decisions import AlreadyFinished
-from app.jobs.intake import IdempotencyConflict, Order
+from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
+from app.jobs.ordering import TooExpensive
 from app.jobs.schemas import JobOrder, JobPage, JobView
-from app.jobs.states import ENDINGS, JobStatus, Priority
+from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
 from app.media.routes import link_to
@@ -30,12 +28,6 @@ from app.media.tables import Output
 from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
-
-
-class TooExpensive(AppError):
-    """The order's price is above its own max_cost."""
-
-    status, code = 402, "max_cost_exceeded"
 
 
 class NotSafeYet(AppError):
@@ -94,26 +86,11 @@ async def create(
     With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
     `Idempotent-Replayed: true`; the same key with another order is a conflict.
     """
-    wanted = Order(
-        model=order.model,
-        input=order.input,
-        metadata=order.metadata,
-        end_user=order.end_user,
-        priority=Priority[order.priority.upper()],
-        run_after=order.run_after,
-        deadline_s=order.deadline_s,
-        idempotency_key=idempotency_key,
-        digest=_digest(order),
-    )
     db: Database = request.app.state.db
+    catalog = request.app.state.catalog
 
     async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        # Before anything about the order is judged: a repeat brings its job, whatever changed since.
-        job, new = await intake.replay(session, caller, wanted), False
-        if job is None:
-            quote = priced(request.app.state.catalog, order.model, order.input)
-            _within(order, quote)
-            job, new = await intake.accept(session, caller, wanted, quote)
+        job, new = await ordering.place(session, caller, catalog, order, idempotency_key)
         return JobView.of(job), new
 
     job, new = await db.run(accept)
@@ -247,20 +224,6 @@ async def output(
         raise NotFound("No job has this id.")
     location = await link_to(request, _safe(job, file))
     return Response(status_code=307, headers={"Location": location})
-
-
-def _within(order: JobOrder, quote: Quote) -> None:
-    if order.max_cost is not None and quote.amount > Decimal(order.max_cost):
-        raise TooExpensive(
-            f"It would cost {money.to_text(quote.amount)} USD.",
-            errors=[Fault(pointer="/max_cost", code="too_low", detail="Raise it, or order fewer seconds.")],
-        )
-
-
-def _digest(order: JobOrder) -> bytes:
-    """Tells one order from another, whatever the spelling of its JSON."""
-    body = order.model_dump(mode="json", exclude_defaults=True)
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
 def _safe(job: Job, file: Output | None) -> Output:
