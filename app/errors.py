@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 
 
 class Fault(BaseModel):
@@ -99,19 +100,18 @@ class Unexpected(AppError):
 
 def problem(error: AppError, request: Request) -> Response:
     """The answer that tells *error*."""
-    return _answer(request, error.status, error.code, error.title(), error.detail, error.errors, error.headers)
+    return _answer(told(error, request), error.headers)
 
 
-def _answer(
-    request: Request,
-    status: int,
-    code: str,
-    title: str,
-    detail: str | None,
-    errors: Sequence[Fault] = (),
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    told = Problem(
+def told(error: AppError, request: Request) -> Problem:
+    """*error* as what the caller reads of it."""
+    return _problem(request, error.status, error.code, error.title(), error.detail, error.errors)
+
+
+def _problem(
+    request: Request, status: int, code: str, title: str, detail: str | None = None, errors: Sequence[Fault] = ()
+) -> Problem:
+    return Problem(
         type=f"urn:callsheet:problem:{code}",
         title=title,
         status=status,
@@ -120,7 +120,10 @@ def _answer(
         request_id=request.scope.get("request_id", ""),
         errors=list(errors),
     )
-    return Response(told.model_dump_json(), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _answer(told: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(told.model_dump_json(), told.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def faults_of(error: RequestValidationError) -> list[Fault]:
@@ -190,11 +193,11 @@ def install(app: FastAPI) -> None:
             return problem(InvalidRequest(errors=[fault]), request)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
-        return _answer(request, error.status_code, code, phrase, None, headers=error.headers)
+        return _answer(_problem(request, error.status_code, code, phrase), error.headers)
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
-    @app.exception_handler(PoolTimeout)
+    @app.exception_handler(DATABASE_AWAY[0])
+    @app.exception_handler(DATABASE_AWAY[1])
+    @app.exception_handler(DATABASE_AWAY[2])
     async def _(request: Request, error: SQLAlchemyError) -> Response:
         # The driver's text quotes the statement's values; only its kind is told.
         log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)

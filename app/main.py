@@ -16,6 +16,7 @@ from app.billing import routes as billing
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.http import Edge
+from app.jobs import bulk_routes as bulk
 from app.jobs import receiver
 from app.jobs import routes as jobs
 from app.media import links
@@ -79,7 +80,15 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, media.router, receiver.router, verify.router):
+    for router in (
+        catalog.router,
+        jobs.router,
+        bulk.router,
+        billing.router,
+        media.router,
+        receiver.router,
+        verify.router,
+    ):
         app.include_router(router)
     _add_operations(app)
     docs.install(app)

@@ -124,7 +124,9 @@ async def test_every_body_and_answer_has_an_example(api, operations):
 async def test_operation_ids_are_stable(operations):
     assert sorted(operation["operationId"] for _, _, operation in operations) == [
         "cancel_job",
+        "cancel_jobs",
         "create_job",
+        "create_jobs",
         "create_quote",
         "get_balance",
         "get_job",
@@ -136,5 +138,7 @@ async def test_operation_ids_are_stable(operations):
         "livez",
         "readyz",
         "receive_fal_webhook",
+        "retry_job",
+        "retry_jobs",
         "verify",
     ]

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import leases
 from app.db import Database
 from app.jobs import intake, queries
+from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
@@ -100,7 +101,10 @@ async def reconcile(session: AsyncSession) -> Any:
     return await leases.claim(session, Job, Job.status.in_(AWAITED), owner="x", limit=32, lease_s=60)
 
 
-PAGE: dict[str, Any] = {"limit": 21}
+def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
+    return partial(queries.page, tenant_id=tenant, wanted=wanted, limit=21, **place)
+
+
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60),
     "expire": lambda _: partial(intake.expire, limit=100),
@@ -109,12 +113,16 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "get": lambda tenant: partial(queries.get, tenant_id=tenant, job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
-    "page": lambda tenant: partial(queries.page, tenant_id=tenant, **PAGE),
-    "page by cursor": lambda tenant: partial(queries.page, tenant_id=tenant, before=tenant, **PAGE),
-    "page by status": lambda tenant: partial(queries.page, tenant_id=tenant, statuses=[JobStatus.FAILED], **PAGE),
-    "page by model": lambda tenant: partial(queries.page, tenant_id=tenant, model="model-3", **PAGE),
-    "page by end user": lambda tenant: partial(queries.page, tenant_id=tenant, end_user="user-3", **PAGE),
-    "page by metadata": lambda tenant: partial(queries.page, tenant_id=tenant, metadata={"n": "3"}, **PAGE),
+    "page": lambda tenant: listed(tenant, Filter()),
+    "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
+    "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),
+    "page by status": lambda tenant: listed(tenant, Filter([JobStatus.FAILED])),
+    "page by model": lambda tenant: listed(tenant, Filter(model="model-3")),
+    "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-3")),
+    "page by metadata": lambda tenant: listed(tenant, Filter(metadata={"n": "3"})),
+    "retried": lambda tenant: partial(
+        intake.replay, caller=auth.Caller(tenant, tenant, frozenset()), order=make.an_order(retry_of=tenant)
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -51,6 +52,7 @@ class Order:
     deadline_s: float | None = None
     idempotency_key: str | None = None
     digest: bytes = b""
+    retry_of: UUID | None = None
 
 
 class Intent(NamedTuple):
@@ -81,6 +83,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
             priority=order.priority,
             idempotency_key=order.idempotency_key,
             order_digest=order.digest,
+            retry_of=order.retry_of,
             status=JobStatus.QUEUED,
             event_count=1,
             seconds=quote.seconds,
@@ -95,13 +98,13 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
             deadline_at=func.now() + timedelta(seconds=order.deadline_s) if order.deadline_s is not None else None,
             due_at=order.run_after or func.now(),
         )
-        # A concurrent order with the same key waits here until the first has committed.
-        .on_conflict_do_nothing(index_elements=[Job.tenant_id, Job.idempotency_key])
+        # A concurrent order with the same key, or retry of the same job, waits here until the first has committed.
+        .on_conflict_do_nothing()
         .returning(Job)
     )
     if job is None:
         replayed = await replay(session, caller, order)
-        assert replayed is not None, "nothing but the idempotency key conflicts"  # noqa: S101
+        assert replayed is not None, "nothing but a repeat conflicts"  # noqa: S101
         return replayed, False
     await ledger.hold(session, job.tenant_id, job.id, quote.amount)
     note(session, job, "accepted")
@@ -110,10 +113,14 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
 
 async def replay(session: AsyncSession, caller: Caller, order: Order) -> Job | None:
     """
-    The job that *order*'s idempotency key stands for, or None if the key is new.
+    The job that *order*'s idempotency key stands for, or the retry that it repeats; None if it is new.
 
-    Raises IdempotencyConflict if it stands for another order.
+    Raises IdempotencyConflict if the key stands for another order.
     """
+    if order.retry_of is not None:
+        repeated = select(Job).where(Job.tenant_id == caller.tenant_id, Job.retry_of == order.retry_of)
+        found: Job | None = await session.scalar(repeated)
+        return found
     if order.idempotency_key is None:
         return None
     known = select(Job).where(Job.tenant_id == caller.tenant_id, Job.idempotency_key == order.idempotency_key)

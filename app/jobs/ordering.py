@@ -14,7 +14,7 @@ from app.errors import AppError, Fault
 from app.jobs import intake
 from app.jobs.intake import Order
 from app.jobs.schemas import JobOrder
-from app.jobs.states import Priority
+from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
 from app.tenants.auth import Caller
 
@@ -23,6 +23,18 @@ class TooExpensive(AppError):
     """The order's price is above its own max_cost."""
 
     status, code = 402, "max_cost_exceeded"
+
+
+class NotFinished(AppError):
+    """The job has not ended; only what ended without a video can be tried again."""
+
+    status, code = 409, "not_finished"
+
+
+class AlreadySucceeded(AppError):
+    """The job has its video; for another one send a new order."""
+
+    status, code = 409, "already_succeeded"
 
 
 async def place(
@@ -50,11 +62,41 @@ async def place(
     if job is not None:
         return job, False
     quote = priced(catalog, order.model, order.input)
-    within(quote, order.max_cost)
+    _within(quote, order.max_cost)
     return await intake.accept(session, caller, wanted, quote)
 
 
-def within(quote: Quote, max_cost: str | None) -> None:
+async def again(
+    session: AsyncSession, caller: Caller, catalog: Catalog, job: Job, max_cost: str | None = None
+) -> tuple[Job, bool]:
+    """
+    The job that tries *job* again at today's price, and whether it is new: a job is retried once.
+
+    Raises NotFinished or AlreadySucceeded, and what `place` raises.
+    """
+    if job.status not in ENDINGS:
+        raise NotFinished(f"It is {job.status}.")
+    if job.status == JobStatus.SUCCEEDED:
+        raise AlreadySucceeded
+    wanted = Order(
+        model=job.model,
+        input=job.input,
+        metadata=job.labels,
+        end_user=job.end_user,
+        priority=Priority(job.priority),
+        deadline_s=(job.deadline_at - job.created_at).total_seconds() if job.deadline_at is not None else None,
+        digest=job.order_digest,
+        retry_of=job.id,
+    )
+    retry = await intake.replay(session, caller, wanted)
+    if retry is not None:
+        return retry, False
+    quote = priced(catalog, job.model, job.input)
+    _within(quote, max_cost)
+    return await intake.accept(session, caller, wanted, quote)
+
+
+def _within(quote: Quote, max_cost: str | None) -> None:
     """Raises TooExpensive if the price is above *max_cost*."""
     if max_cost is not None and quote.amount > Decimal(max_cost):
         raise TooExpensive(

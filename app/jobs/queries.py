@@ -1,11 +1,12 @@
 """Reads: one job, a page of jobs, how long a model usually takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.schedule import UNKNOWN_S
@@ -21,41 +22,55 @@ async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | Non
     return await session.get(Job, (tenant_id, job_id))
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of a tenant's jobs are meant; what isn't given doesn't matter."""
+
+    statuses: Collection[JobStatus] = ()
+    model: str | None = None
+    end_user: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def clauses(self, tenant_id: UUID) -> list[ColumnElement[bool]]:
+        """It as conditions on the tenant's jobs."""
+        wanted = [Job.tenant_id == tenant_id]
+        if self.statuses:
+            wanted.append(Job.status.in_(list(self.statuses)))
+        if self.model is not None:
+            wanted.append(Job.model == self.model)
+        if self.end_user is not None:
+            wanted.append(Job.end_user == self.end_user)
+        if self.metadata:
+            wanted.append(Job.labels.contains(dict(self.metadata)))
+            wanted.append(Job.labels != {})
+        if self.created_after is not None:
+            wanted.append(Job.created_at > self.created_after)
+        if self.created_before is not None:
+            wanted.append(Job.created_at < self.created_before)
+        return wanted
+
+
 async def page(
     session: AsyncSession,
     tenant_id: UUID,
+    wanted: Filter,
     *,
     limit: int,
-    before: UUID | None = None,
-    statuses: Iterable[JobStatus] = (),
-    model: str | None = None,
-    end_user: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
+    cursor: UUID | None = None,
+    oldest_first: bool = False,
 ) -> Sequence[Job]:
     """
-    Up to *limit* of the tenant's jobs, newest first, older than the job *before*.
+    Up to *limit* of the tenant's jobs, in the order of their creation, after the job *cursor*.
 
     Ids are UUIDv7, so their order is the order of creation and the primary key serves every page alike.
     """
-    wanted: list[Any] = [Job.tenant_id == tenant_id]
-    if before is not None:
-        wanted.append(Job.id < before)
-    if chosen := list(statuses):
-        wanted.append(Job.status.in_(chosen))
-    if model is not None:
-        wanted.append(Job.model == model)
-    if end_user is not None:
-        wanted.append(Job.end_user == end_user)
-    if metadata:
-        wanted.append(Job.labels.contains(dict(metadata)))
-        wanted.append(Job.labels != {})
-    if created_after is not None:
-        wanted.append(Job.created_at > created_after)
-    if created_before is not None:
-        wanted.append(Job.created_at < created_before)
-    return (await session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit))).all()
+    clauses = wanted.clauses(tenant_id)
+    if cursor is not None:
+        clauses.append(Job.id > cursor if oldest_first else Job.id < cursor)
+    order = Job.id.asc() if oldest_first else Job.id.desc()
+    return (await session.scalars(select(Job).where(*clauses).order_by(order).limit(limit))).all()
 
 
 async def typical_s(session: AsyncSession, model: str) -> float:

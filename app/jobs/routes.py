@@ -1,6 +1,6 @@
-"""POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/{id}, GET /v1/jobs/{id}/output, POST /v1/jobs/{id}/cancel."""
+"""Jobs over REST, one at a time: order, list, look at, cancel, retry, fetch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -18,8 +18,9 @@ from app.jobs import decisions, ordering, queries
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
-from app.jobs.ordering import TooExpensive
-from app.jobs.schemas import JobOrder, JobPage, JobView
+from app.jobs.ordering import AlreadySucceeded, NotFinished, TooExpensive
+from app.jobs.queries import Filter
+from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
@@ -93,14 +94,7 @@ async def create(
         job, new = await ordering.place(session, caller, catalog, order, idempotency_key)
         return JobView.of(job), new
 
-    job, new = await db.run(accept)
-    if new:
-        request.app.state.announcer.announce()
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    if not new:
-        response.status_code = 200
-        response.headers["Idempotent-Replayed"] = "true"
-    return job
+    return _ordered(request, response, *await db.run(accept))
 
 
 @router.get(
@@ -119,29 +113,30 @@ async def index(
     end_user: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
     created_after: AwareDatetime | None = None,
     created_before: AwareDatetime | None = None,
+    sort: Annotated[
+        Literal["created_at", "-created_at"], Query(description="Newest first, or oldest first without the minus")
+    ] = "-created_at",
 ) -> JobPage:
     """
-    Newest first. Narrow it by status, model, end user, time of creation, or `metadata.<key>=<value>`.
+    Newest first, unless `sort` says otherwise. Narrow it by status, model, end user, time of creation, or
+    `metadata.<key>=<value>`.
     """
-    before = paging.decode(cursor)
+    after = paging.decode(cursor)
     metadata = {
         name.removeprefix("metadata."): value
         for name, value in request.query_params.items()
         if name.startswith("metadata.") and "\x00" not in name + value
     }
+    wanted = Filter(status or (), model, end_user, metadata, created_after, created_before)
     db: Database = request.app.state.db
     async with db.session() as session:
         jobs = await queries.page(
             session,
             caller.tenant_id,
+            wanted,
             limit=limit + 1,
-            before=before,
-            statuses=status or (),
-            model=model,
-            end_user=end_user,
-            metadata=metadata,
-            created_after=created_after,
-            created_before=created_before,
+            cursor=after,
+            oldest_first=sort == "created_at",
         )
     shown, next_cursor = paging.cut(jobs, limit)
     return JobPage(data=[JobView.of(job) for job in shown], next_cursor=next_cursor)
@@ -190,6 +185,56 @@ async def cancel(request: Request, response: Response, caller: JobsWriter, job_i
     return JobView.of(job)
 
 
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Try a job again",
+    status_code=202,
+    responses={
+        200: {"model": JobView, "description": "It was tried again before; this is that job"},
+        **problems(
+            Unauthorized,
+            Forbidden,
+            InsufficientFunds,
+            TooExpensive,
+            NotFound,
+            NotFinished,
+            AlreadySucceeded,
+            InvalidOrder,
+            InvalidRequest,
+            Unpriced,
+            Unavailable,
+        ),
+    },
+)
+async def retry(
+    request: Request,
+    response: Response,
+    caller: JobsWriter,
+    job_id: Annotated[UUID, Path()],
+    max_cost: Annotated[Amount | None, Query(description="Refuse if its price is above this, in USD")] = None,
+) -> JobView:
+    """
+    Makes a new job of one that ended without a video: same input, labels and deadline, at today's price.
+
+    The new job names its origin in `retry_of`. A job is retried once: asking again brings the same new job. To try a
+    third time, retry the retry.
+    """
+    catalog = request.app.state.catalog
+
+    async def again(session: AsyncSession) -> tuple[JobView, bool] | None:
+        job = await queries.get(session, caller.tenant_id, job_id)
+        if job is None:
+            return None
+        new_job, new = await ordering.again(session, caller, catalog, job, max_cost)
+        return JobView.of(new_job), new
+
+    found = await request.app.state.db.run(again)
+    if found is None:
+        raise NotFound("No job has this id.")
+    return _ordered(request, response, *found)
+
+
 @router.get(
     "/{job_id}/output",
     operation_id="get_job_output",
@@ -224,6 +269,16 @@ async def output(
         raise NotFound("No job has this id.")
     location = await link_to(request, _safe(job, file))
     return Response(status_code=307, headers={"Location": location})
+
+
+def _ordered(request: Request, response: Response, job: JobView, new: bool) -> JobView:
+    if new:
+        request.app.state.announcer.announce()
+    else:
+        response.status_code = 200
+        response.headers["Idempotent-Replayed"] = "true"
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
 
 
 def _safe(job: Job, file: Output | None) -> Output:

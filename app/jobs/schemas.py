@@ -56,6 +56,7 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
     },
     "fal": {"request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b", "queue_position": None},
     "attempts": 1,
+    "retry_of": None,
     "created_at": "2026-11-22T14:30:00Z",
     "run_after": None,
     "submitted_at": "2026-11-22T14:30:00.120000Z",
@@ -176,6 +177,7 @@ class JobView(BaseModel):
     cost: Cost
     fal: FalView
     attempts: int = Field(description="Times it was handed to fal")
+    retry_of: UUID | None = Field(description="The job that this one tries again")
     created_at: datetime
     run_after: datetime | None
     submitted_at: datetime | None
@@ -207,6 +209,7 @@ class JobView(BaseModel):
             cost=_cost(job),
             fal=FalView(request_id=job.fal_request_id, queue_position=job.queue_position),
             attempts=job.attempts,
+            retry_of=job.retry_of,
             safe_error=SafeError(**job.safe_error) if job.safe_error else None,
             **{
                 name: _utc(getattr(job, name))

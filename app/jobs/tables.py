@@ -51,6 +51,7 @@ class Job(Leased, Base):
     priority: Mapped[int] = mapped_column(default=1, server_default="1")
     idempotency_key: Mapped[str | None]
     order_digest: Mapped[bytes]
+    retry_of: Mapped[UUID | None]
 
     status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
     waiting_for: Mapped[str | None]
@@ -87,6 +88,9 @@ class Job(Leased, Base):
 
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
+        ForeignKeyConstraint(["tenant_id", "retry_of"], ["jobs.tenant_id", "jobs.id"]),
+        # A job is retried once, however often that is asked for; to go on, the retry is retried.
+        Index("uq_jobs_retry_of", "tenant_id", "retry_of", unique=True, postgresql_where=text("retry_of IS NOT NULL")),
         CheckConstraint(f"status IN {_in(*JobStatus)}", name="status_known"),
         CheckConstraint(f"({ENDED}) = (finished_at IS NOT NULL)", name="ended_has_finish"),
         CheckConstraint(f"({ENDED}) = (charged IS NOT NULL)", name="ended_has_charge"),
