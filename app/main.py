@@ -1,8 +1,8 @@
 """The HTTP process: create_app()."""
 
-from asyncio import Lock
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -11,14 +11,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import text
 
-from app import docs, errors
+from app import docs, errors, wakeup
 from app.billing import routes as billing
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.http import Edge
 from app.jobs import bulk_routes as bulk
-from app.jobs import receiver
+from app.jobs import receiver, stream
 from app.jobs import routes as jobs
+from app.jobs.hub import Hub
 from app.media import links
 from app.media import routes as media
 from app.settings import Settings
@@ -52,8 +53,20 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, fal_transport=fal_transport) as parts, Announcer(parts.db.url) as announcer:
-            app.state.announcer = announcer
+        async with AsyncExitStack() as stack:
+            parts = await stack.enter_async_context(opened(settings, fal_transport=fal_transport))
+            app.state.announcer = await stack.enter_async_context(Announcer(parts.db.url))
+            app.state.hub = hub = await stack.enter_async_context(
+                Hub(
+                    parts.db,
+                    poll_s=settings.poll_s,
+                    at_once=settings.streams_at_once,
+                    per_key=settings.streams_per_key,
+                )
+            )
+            channels = (wakeup.WORK, wakeup.NEWS)
+            listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
+            stack.callback(listening.cancel)
             app.state.db = parts.db
             app.state.catalog = parts.catalog
             app.state.measure = parts.measure
@@ -62,7 +75,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             secret = settings.link_secret
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
-            app.state.proving = Lock()
+            app.state.proving = asyncio.Lock()
             yield
 
     app = FastAPI(
@@ -80,16 +93,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (
-        catalog.router,
-        jobs.router,
-        bulk.router,
-        billing.router,
-        media.router,
-        receiver.router,
-        verify.router,
-    ):
-        app.include_router(router)
+    for routes in (catalog, jobs, bulk, stream, billing, media, receiver, verify):
+        app.include_router(routes.router)
     _add_operations(app)
     docs.install(app)
     return app

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
 
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
+    streams_at_once: Count = Field(
+        default=10_000, description="Event streams and waiting requests an API process serves at once"
+    )
+    streams_per_key: Count = Field(default=1_000, description="How many of them one key may have")
     dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
     reconcile_at_once: Count = Field(default=32, description="Questions to fal a worker has under way at once")
     rescue_at_once: Count = Field(default=8, description="Results a worker copies to our own storage at once")

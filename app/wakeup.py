@@ -1,12 +1,12 @@
 """
-A nudge for workers: Postgres NOTIFY. Only ever a hint; polling alone finds everything, a little later.
+A nudge for other processes: Postgres NOTIFY. Only ever a hint; polling alone finds everything, a little later.
 
 It is sent after the commit it tells of, on a connection of its own and for many commits at once: within a
 transaction it would make Postgres commit one such transaction at a time.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -15,16 +15,20 @@ import structlog
 
 log = structlog.get_logger()
 
-CHANNEL: Final = "callsheet_work"
+WORK: Final = "callsheet_work"
+"""There is something to do: workers look."""
+NEWS: Final = "callsheet_news"
+"""Something happened to jobs: those who follow them look. Workers don't, or their own doings would wake them."""
 RECONNECT_S: Final = 2.0
 TOGETHER_S: Final = 0.005
 
 
 class Announcer:
-    """Tells the workers that there is work."""
+    """Tells other processes that there is something to look at on *channel*."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, channel: str = WORK) -> None:
         self._url = url
+        self._channel = channel
         self._news = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
 
@@ -40,7 +44,7 @@ class Announcer:
             await asyncio.gather(self._telling, return_exceptions=True)
 
     def announce(self) -> None:
-        """Something was committed that workers should look at."""
+        """Something was committed that others should look at."""
         self._news.set()
 
     async def _tell(self) -> None:
@@ -51,20 +55,24 @@ class Announcer:
                     while True:
                         await self._news.wait()
                         self._news.clear()
-                        await connection.execute(f"NOTIFY {CHANNEL}")
+                        await connection.execute(f"NOTIFY {self._channel}")
                         await asyncio.sleep(TOGETHER_S)
-            # Without a connection there is nobody to tell; the workers' polling finds what came meanwhile.
+            # Without a connection there is nobody to tell; polling finds what came meanwhile.
             self._news.clear()
             await asyncio.sleep(RECONNECT_S)
 
 
-async def listen(url: str, wake: Iterable[asyncio.Event]) -> None:
-    """Set every event of *wake* at each announcement, for ever; needs a connection of its own."""
+async def listen(url: str, wake: Iterable[asyncio.Event], channels: Sequence[str] = (WORK,)) -> None:
+    """Set every event of *wake* at each announcement on *channels*, for ever; needs a connection of its own."""
     events = list(wake)
     while True:
         with suppress(psycopg.Error, OSError):
             async with await _connect(url) as connection:
-                await connection.execute(f"LISTEN {CHANNEL}")
+                for channel in channels:
+                    await connection.execute(f"LISTEN {channel}")
+                # What was announced while nobody listened here is looked for at once.
+                for event in events:
+                    event.set()
                 async for _ in connection.notifies():
                     for event in events:
                         event.set()

@@ -1,7 +1,7 @@
 """The background process: every loop that takes work, started and drained."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import structlog
@@ -34,22 +34,29 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     }
     wake = {name: asyncio.Event() for name in sources}
     listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))
-    loops = [
-        asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s))
-        for name, source in sources.items()
-    ]
-    log.info("worker_started", owner=parts.owner)
-    await stop.wait()
-    for event in wake.values():
-        event.set()
-    await asyncio.gather(*loops)
+    async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
+        loops = [
+            asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s, news.announce))
+            for name, source in sources.items()
+        ]
+        log.info("worker_started", owner=parts.owner)
+        await stop.wait()
+        for event in wake.values():
+            event.set()
+        await asyncio.gather(*loops)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
     log.info("worker_stopped", owner=parts.owner)
 
 
 async def _loop(
-    name: str, source: Source, poll_s: float, wake: asyncio.Event, stop: asyncio.Event, drain_s: float
+    name: str,
+    source: Source,
+    poll_s: float,
+    wake: asyncio.Event,
+    stop: asyncio.Event,
+    drain_s: float,
+    announce: Callable[[], None],
 ) -> None:
     """Keep up to `at_once` pieces of work going: a slow one takes one place, not everybody's."""
     running: set[asyncio.Task[None]] = set()
@@ -65,11 +72,14 @@ async def _loop(
             # Only its kind: a driver's text quotes the values of the statement.
             log.warning("loop_interrupted", loop=name, why=type(error).__name__)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        if taken:
+            announce()
         for piece in taken:
             task = asyncio.create_task(_do(name, piece))
             running.add(task)
             task.add_done_callback(running.discard)
             task.add_done_callback(lambda _: wake.set())
+            task.add_done_callback(lambda _: announce())
         if len(taken) < free or not free:
             await _pause(wake, pause_s)
     if running:

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
 from app.db import Database
-from app.jobs import intake, queries
+from app.jobs import intake, news, queries
+from app.jobs.news import BEGINNING, JobPlace, TenantPlace
 from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
@@ -47,6 +48,10 @@ ATTEMPTS = text("""
     FROM jobs WHERE status <> 'queued'
 """)
 
+EVENTS = text("""
+    INSERT INTO job_events (tenant_id, job_id, number, status, why)
+    SELECT tenant_id, id, n, 'queued', 'x' FROM jobs, generate_series(1, 3) AS n
+""")
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
     SELECT id, gen_random_uuid(), 'key', 'cs_', sha256((id::text || n)::bytea), '{}'
@@ -62,6 +67,7 @@ async def history(db: Database) -> UUID:
         await session.execute(FINISHED_JOBS, {"count": ENDED})
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
+        await session.execute(EVENTS)
         await session.execute(KEYS)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
@@ -113,6 +119,9 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "get": lambda tenant: partial(queries.get, tenant_id=tenant, job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
+    "news of jobs": lambda tenant: partial(news.of_jobs, places=[JobPlace(tenant, tenant, 1, None)] * 50),
+    "news of tenants": lambda tenant: partial(news.of_tenants, places=[TenantPlace(tenant, BEGINNING)] * 3),
+    "keys of streams": lambda tenant: partial(auth.still_good, keys=[(tenant, tenant)]),
     "page": lambda tenant: listed(tenant, Filter()),
     "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
     "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),

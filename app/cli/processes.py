@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from app import logs
+from app.cli.trouble import Trouble
 from app.settings import Settings, SettingsError
 
 
@@ -22,20 +24,15 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     port
         Port to listen on instead of PORT.
     """
-    import uvicorn  # noqa: PLC0415
-
+    from app.cli.serving import Server, config  # noqa: PLC0415
     from app.main import create_app  # noqa: PLC0415
 
     settings = _settings(bind=host, port=port)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.bind,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=4,
-    )
+    server = Server(config(create_app(settings), settings.bind, settings.port, stop_s=4))
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise Trouble("The HTTP server could not start; its log line says why.")
 
 
 def work() -> None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 import structlog
-import uvicorn
 from cyclopts import Parameter
 from fastapi import FastAPI
 from rich.console import Console
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import logs
 from app.billing import ledger
 from app.cli.running import Running, write_private
+from app.cli.serving import Server, config
 from app.cli.trouble import Exit, Trouble
 from app.db import Database
 from app.fal.client import Unanswered
@@ -133,16 +133,7 @@ class Served:
     """An ASGI app on a port, for as long as the block runs."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=STOP_S,
-        )
-        self._server = uvicorn.Server(config)
+        self._server = Server(config(app, host, port, stop_s=STOP_S))
         # Signals are ours: every part has to stop, not only this one.
         self._serving: asyncio.Task[None] | None = None
 

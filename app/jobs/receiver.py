@@ -153,8 +153,8 @@ async def receive(
     log.info("job_reported", job_id=str(attempt.job_id), applied=applied, by="webhook")
     if applied is Applied.OTHER_REQUEST:
         raise WebhookMismatch
-    if applied is Applied.SETTLED:
-        # The result is there to be copied.
+    if applied is not Applied.ALREADY_ENDED:
+        # The result is there to be copied, or to be read.
         state.announcer.announce()
     return Heard(applied=applied)
 

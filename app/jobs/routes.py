@@ -14,7 +14,7 @@ from app.billing.routes import InvalidOrder
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import decisions, ordering, queries
+from app.jobs import decisions, ordering, queries, waiting
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
@@ -23,6 +23,7 @@ from app.jobs.queries import Filter
 from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
+from app.jobs.waiting import Prefer
 from app.media import queries as media
 from app.media.routes import link_to
 from app.media.tables import Output
@@ -50,6 +51,7 @@ class NoOutput(AppError):
     status_code=202,
     responses={
         200: {"model": JobView, "description": "The same order came before; this is its job"},
+        201: {"model": JobView, "description": "With `Prefer: wait=N`: the job is new, and has ended"},
         **problems(
             Unauthorized,
             Forbidden,
@@ -80,12 +82,16 @@ async def create(
             examples=["order-1001"],
         ),
     ] = None,
+    prefer: Prefer = None,
 ) -> JobView:
     """
     Answers 202 once the job, its hold on your balance and its first event are committed.
 
     With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
     `Idempotent-Replayed: true`; the same key with another order is a conflict.
+
+    With `Prefer: wait=N` a new job that ends within N seconds is answered with 201; one that goes on, with 202 as
+    ever. To hang up meanwhile changes nothing about the job.
     """
     db: Database = request.app.state.db
     catalog = request.app.state.catalog
@@ -94,7 +100,14 @@ async def create(
         job, new = await ordering.place(session, caller, catalog, order, idempotency_key)
         return JobView.of(job), new
 
-    return _ordered(request, response, *await db.run(accept))
+    job, new = await db.run(accept)
+    _ordered(request, response, job, new)
+    longest_s = waiting.wait_s(prefer)
+    if longest_s and job.finished_at is None:
+        job = await waiting.ended(request, response, caller, job.id, longest_s) or job
+        if new and job.finished_at is not None:
+            response.status_code = 201
+    return job
 
 
 @router.get(
@@ -148,13 +161,26 @@ async def index(
     summary="Look at a job",
     responses=problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
 )
-async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Path()]) -> JobView:
-    """What the job is doing, what it waits for, what it costs and, once finished, what came out."""
+async def show(
+    request: Request,
+    response: Response,
+    caller: JobsReader,
+    job_id: Annotated[UUID, Path()],
+    prefer: Prefer = None,
+) -> JobView:
+    """
+    What the job is doing, what it waits for, what it costs and, once finished, what came out.
+
+    With `Prefer: wait=N` an unfinished job is answered once it ends, or as it is after N seconds.
+    """
     db: Database = request.app.state.db
     async with db.session() as session:
         job = await queries.get(session, caller.tenant_id, job_id)
     if job is None:
         raise NotFound("No job has this id.")
+    longest_s = waiting.wait_s(prefer)
+    if longest_s and job.finished_at is None:
+        return await waiting.ended(request, response, caller, job_id, longest_s) or JobView.of(job)
     return JobView.of(job)
 
 
@@ -179,8 +205,8 @@ async def cancel(request: Request, response: Response, caller: JobsWriter, job_i
     job = await request.app.state.db.run(lambda session: decisions.cancel(session, key))
     if job is None:
         raise NotFound("No job has this id.")
+    request.app.state.announcer.announce()
     if job.status != JobStatus.CANCELED:
-        request.app.state.announcer.announce()
         response.status_code = 202
     return JobView.of(job)
 
@@ -229,10 +255,13 @@ async def retry(
         new_job, new = await ordering.again(session, caller, catalog, job, max_cost)
         return JobView.of(new_job), new
 
-    found = await request.app.state.db.run(again)
+    db: Database = request.app.state.db
+    found = await db.run(again)
     if found is None:
         raise NotFound("No job has this id.")
-    return _ordered(request, response, *found)
+    job, new = found
+    _ordered(request, response, job, new)
+    return job
 
 
 @router.get(
@@ -271,14 +300,13 @@ async def output(
     return Response(status_code=307, headers={"Location": location})
 
 
-def _ordered(request: Request, response: Response, job: JobView, new: bool) -> JobView:
+def _ordered(request: Request, response: Response, job: JobView, new: bool) -> None:
     if new:
         request.app.state.announcer.announce()
     else:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
 
 
 def _safe(job: Job, file: Output | None) -> Output:

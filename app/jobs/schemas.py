@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from sqlalchemy import Row
 
 from app import clock, money
 from app.jobs.states import ENDINGS, JobStatus, Priority
@@ -227,6 +228,45 @@ class JobView(BaseModel):
         )
 
 
+class EventView(BaseModel):
+    """Something that happened to a job, or, without a number, a change in what it waits for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "number": 3,
+                    "job_id": JOB_EXAMPLE["id"],
+                    "status": "submitted",
+                    "why": "fal has it",
+                    "created_at": "2026-11-22T14:30:00.120000Z",
+                    "waiting": {"for": "fal_queue", "queue_position": 2, "expected_at": "2026-11-22T14:31:40Z"},
+                }
+            ]
+        }
+    )
+
+    number: int | None = Field(description="1 for the job's first event; null for progress, which isn't kept")
+    job_id: UUID
+    status: JobStatus
+    why: str | None = Field(description="Why it came to this, for people")
+    created_at: datetime
+    waiting: Waiting | None = Field(description="What the job waits for as this is sent; null once finished")
+
+    @classmethod
+    def of(cls, job_id: UUID, row: Row[Any]) -> Self:
+        """A row of `news` as the job's tenant sees it."""
+        happened = row.number is not None
+        return cls(
+            number=row.number,
+            job_id=job_id,
+            status=JobStatus(row.event_status if happened else row.status),
+            why=row.why,
+            created_at=(row.created_at if happened else row.at).astimezone(UTC),
+            waiting=_waiting(row),
+        )
+
+
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 
@@ -249,7 +289,7 @@ def _cost(job: Job) -> Cost:
     )
 
 
-def _waiting(job: Job) -> Waiting | None:
+def _waiting(job: Job | Row[Any]) -> Waiting | None:
     status = JobStatus(job.status)
     if status in ENDINGS:
         return None

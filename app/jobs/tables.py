@@ -199,9 +199,12 @@ class JobEvent(Base):
     status: Mapped[str]
     why: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Lets the list of all jobs' events go only as far as every transaction is over; `news` says why.
+    transaction_id: Mapped[int] = mapped_column(server_default=text("(pg_current_xact_id()::text)::bigint"))
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"]),
+        Index("ix_job_events_transaction_id", "tenant_id", "transaction_id", "job_id", "number"),
         CheckConstraint(f"status IN {_in(*JobStatus)}", name="status_known"),
         CheckConstraint("number > 0", name="number_positive"),
     )

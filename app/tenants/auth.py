@@ -1,14 +1,14 @@
 """Who is calling: the Authorization header of a request, turned into a Caller."""
 
 import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -61,6 +61,16 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
     if key is None or not hmac.compare_digest(key.digest, wanted):
         return None
     return Caller(key.tenant_id, key.id, frozenset(key.scopes))
+
+
+async def still_good(session: AsyncSession, keys: Collection[tuple[UUID, UUID]]) -> set[UUID]:
+    """The ids of those of *keys*, each a tenant and a key's id, that are neither revoked nor expired."""
+    found = select(ApiKey.id).where(
+        tuple_(ApiKey.tenant_id, ApiKey.id).in_(keys),
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+    )
+    return set(await session.scalars(found))
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:

@@ -369,3 +369,40 @@ def test_models_are_listed_and_told(tmp_path):
     assert O3 in listed
     assert told["input_schema"]["type"] == "object"
     assert unknown.returncode == 2
+
+
+def test_streams_end_when_everything_stops_and_lose_nothing_when_it_is_killed(tmp_path):
+    with running(tmp_path) as up:
+        client = httpx.Client(
+            base_url=up.running["url"], headers={"Authorization": f"Bearer {up.running['api_key']}"}, trust_env=False
+        )
+        # fal has it for an hour by its own clock, so nothing ends it but us.
+        client.put(f"{up.running['simulator_url']}/simulator/clock", json={"stopped": True})
+        order = {"model": O3, "input": {"prompt": MECHA, "duration": "5"}}
+        job = client.post("/v1/jobs", json=order).json()
+        path = f"/v1/jobs/{job['id']}/events"
+        seen: list[str] = []
+        with client.stream("GET", path, timeout=20) as answer:
+            lines = answer.iter_lines()
+            while len(seen) < 2:
+                seen += [line[4:] for line in (next(lines),) if line.startswith("id: ")]
+            up.stop(signal.SIGKILL)
+    with running(tmp_path) as up:
+        client = httpx.Client(
+            base_url=up.running["url"], headers={"Authorization": f"Bearer {up.running['api_key']}"}, trust_env=False
+        )
+        with client.stream("GET", path, headers={"Last-Event-ID": seen[-1]}, timeout=20) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("id: "):
+                    seen.append(line[4:])
+                if len(seen) == 3:
+                    break
+        with client.stream("GET", "/v1/events", timeout=20) as answer:
+            lines = answer.iter_lines()
+            assert next(line for line in lines if line) == ": hello"
+            took = up.stop()
+            rest = list(lines)
+
+    assert seen == ["1", "2", "3"]
+    assert not any(line.startswith("event: status") for line in rest)
+    assert (took < 5, up.process.returncode) == (True, 0), up.log

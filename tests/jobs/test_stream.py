@@ -1,0 +1,356 @@
+"""GET /v1/jobs/{id}/events: history, then live, resumed without a gap or a repeat, over real sockets."""
+
+import asyncio
+import socket
+import time
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import func, update
+
+from app import sse
+from app.fal.messages import Progress
+from app.jobs import lifecycle
+from app.jobs.hub import Hub
+from app.jobs.tables import Job
+from app.sse import EventStream
+from app.tenants.tables import ApiKey
+from app.wakeup import NEWS, Announcer
+from tests import factories as make
+from tests.following import Event, followed, service, some, whole
+
+SLOW = {"poll_s": 60}
+
+
+@pytest.fixture
+async def served(database_url):
+    async with service(database_url) as found:
+        yield found
+
+
+@pytest.fixture
+async def caller_and_client(db, served):
+    caller, key = await make.make_key(db)
+    async with served.client(key) as client:
+        yield caller, client
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [event.number for event in events if event.number is not None]
+
+
+async def finished(db, caller) -> Job:
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+    await make.report(db, intent, make.success())
+    return await make.look(db, intent.job)
+
+
+async def test_history_comes_first_and_then_what_happens_until_the_end(db, caller_and_client):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+
+    async with followed(client, f"/v1/jobs/{intent.job.id}/events") as events:
+        before = await some(events, 2)
+        await make.submit(db, intent)
+        (live,) = await some(events, 1)
+        await make.report(db, intent, make.success())
+        rest = [event async for event in events]
+
+    assert [(event.id, event.data["status"]) for event in before] == [("1", "queued"), ("2", "submitting")]
+    assert (live.kind, live.id, live.data["status"], live.data["why"]) == ("status", "3", "submitted", "fal has it")
+    assert live.data["waiting"]["for"] == "fal_queue"
+    assert live.data["waiting"]["expected_at"]
+    assert [(event.id, event.data["status"], event.data["waiting"]) for event in rest] == [("4", "succeeded", None)]
+
+
+async def test_whatever_was_seen_and_what_comes_after_it_are_the_whole_in_order_once(db, caller_and_client):
+    caller, client = caller_and_client
+    job = await finished(db, caller)
+    path = f"/v1/jobs/{job.id}/events"
+    everything = numbers(await whole(client, path))
+
+    assert everything == list(range(1, job.event_count + 1))
+    for seen in range(job.event_count):
+        assert numbers(await whole(client, path, last=str(seen))) == everything[seen:]
+        assert numbers(await whole(client, path, last_event_id=str(seen))) == everything[seen:]
+    after = await client.get(path, headers={"Last-Event-ID": str(job.event_count)})
+    assert (after.status_code, after.content) == (204, b"")
+
+
+async def test_a_change_that_moves_no_status_is_told_without_an_id(db, caller_and_client):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+
+    async with followed(client, f"/v1/jobs/{intent.job.id}/events") as events:
+        await some(events, 3)
+        job = await make.look(db, intent.job)
+        await db.run(partial(lifecycle.progressed, job=job, progress=Progress(False, 7), ask_s=60))
+        (progress,) = await some(events, 1)
+        await make.report(db, intent, make.success())
+        rest = [event async for event in events]
+
+    assert (progress.kind, progress.id, progress.number) == ("progress", None, None)
+    assert (progress.data["status"], progress.data["waiting"]["queue_position"]) == ("submitted", 7)
+    assert numbers(rest) == [4]
+
+
+async def test_who_resumes_with_nothing_missed_hears_how_the_job_waits_now(db, caller_and_client):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+
+    async with followed(client, f"/v1/jobs/{intent.job.id}/events", last="3") as events:
+        (first,) = await some(events, 1)
+
+    assert (first.kind, first.id, first.data["waiting"]["queue_position"]) == ("progress", None, 0)
+
+
+async def test_a_long_history_comes_whole(db, caller_and_client):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+
+    async def back_and_forth(session):
+        for running in [True, False] * 70:
+            job = await session.get(Job, (intent.job.tenant_id, intent.job.id), populate_existing=True)
+            await lifecycle.progressed(session, job, Progress(running, None if running else 1), ask_s=60)
+
+    await db.run(back_and_forth)
+    await make.report(db, intent, make.success())
+
+    assert numbers(await whole(client, f"/v1/jobs/{intent.job.id}/events")) == list(range(1, 145))
+
+
+async def test_an_announcement_is_heard_long_before_the_clock_says_so(db, database_url):
+    caller, key = await make.make_key(db)
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+    async with (
+        service(database_url, **SLOW) as served,
+        served.client(key) as client,
+        Announcer(db.url, NEWS) as news,
+        followed(client, f"/v1/jobs/{intent.job.id}/events") as events,
+    ):
+        await some(events, 3)
+        took: list[float] = []
+        for running in [True, False, True, False, True]:
+            job = await make.look(db, intent.job)
+            since = time.monotonic()
+            await db.run(partial(lifecycle.progressed, job=job, progress=Progress(running, len(took)), ask_s=60))
+            news.announce()
+            await some(events, 1)
+            took.append(time.monotonic() - since)
+
+    assert sorted(took)[2] < 0.5
+
+
+async def test_two_hundred_streams_share_one_statement_a_look_and_hold_no_connection(db, database_url):
+    caller, key = await make.make_key(db)
+    intents = [await make.taken(db, caller) for _ in range(4)]
+    async with service(database_url, database_pool=1, **SLOW) as served, AsyncExitStack() as stack:
+        limits = httpx.Limits(max_connections=None)
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(
+                base_url=served.url, headers={"Authorization": f"Bearer {key}"}, limits=limits, trust_env=False
+            )
+        )
+        streams = [
+            await stack.enter_async_context(followed(client, f"/v1/jobs/{intents[n % 4].job.id}/events"))
+            for n in range(200)
+        ]
+        for events in streams:
+            assert numbers(await some(events, 2)) == [1, 2]
+        await served.holds_no_connection()
+        for n, intent in enumerate(intents):
+            await make.submit(db, intent, f"req-{n}")
+            await make.report(db, intent, make.success(f"req-{n}"))
+        served.app.state.hub.wake()
+
+        for events in streams:
+            assert numbers([event async for event in events]) == [3, 4]
+        assert len(served.app.state.hub) == 0
+
+
+async def test_who_hangs_up_is_forgotten(db, caller_and_client, served):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    hub: Hub = served.app.state.hub
+
+    async with followed(client, f"/v1/jobs/{intent.job.id}/events") as events:
+        await some(events, 2)
+        assert len(hub) == 1
+
+    async with asyncio.timeout(5):
+        while len(hub):
+            await asyncio.sleep(0.01)
+
+
+async def test_who_stops_reading_is_cut_off_and_takes_no_memory(db, caller_and_client, served, monkeypatch):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    monkeypatch.setattr(EventStream.__init__, "__kwdefaults__", {"stalled_s": 0.2})
+    hub: Hub = served.app.state.hub
+    request = (
+        f"GET /v1/jobs/{intent.job.id}/events HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: {client.headers['Authorization']}\r\n\r\n"
+    )
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", client.base_url.port))
+        deaf.send(request.encode())
+        async with asyncio.timeout(10):
+            while not len(hub):
+                await asyncio.sleep(0.01)
+            (watch,) = hub._watches
+            # As much as a flood of news would bring.
+            while len(hub):
+                if watch.wants_more():
+                    watch.give(b": " + b"x" * 500_000 + b"\n\n")
+                assert len(watch._ready) <= 1
+                await asyncio.sleep(0.01)
+
+    await make.submit(db, intent)
+    await make.report(db, intent, make.success())
+    assert numbers(await whole(client, f"/v1/jobs/{intent.job.id}/events", last="2")) == [3, 4]
+
+
+async def test_streams_end_at_once_when_the_service_stops_and_go_on_at_another(db, database_url):
+    caller, key = await make.make_key(db)
+    intent = await make.taken(db, caller)
+    path = f"/v1/jobs/{intent.job.id}/events"
+    async with service(database_url) as first, first.client(key) as client, followed(client, path) as events:
+        before = numbers(await some(events, 2))
+        since = time.monotonic()
+        first.server.should_exit = True
+        rest = [event async for event in events]
+        took = time.monotonic() - since
+    await make.submit(db, intent)
+    await make.report(db, intent, make.success())
+    async with service(database_url) as second, second.client(key) as client:
+        after = numbers(await whole(client, path, last=str(before[-1])))
+
+    assert (before, rest, after) == ([1, 2], [], [3, 4])
+    assert took < 1.5
+
+
+@pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
+async def test_a_key_that_stopped_working_ends_its_stream(db, database_url, column, monkeypatch):
+    monkeypatch.setattr(Hub.__init__, "__kwdefaults__", {"check_s": 0.05})
+    caller, key = await make.make_key(db)
+    other, others_key = await make.make_key(db)
+    mine, theirs = await make.taken(db, caller), await make.taken(db, other)
+    async with (
+        service(database_url) as served,
+        served.client(key) as client,
+        served.client(others_key) as neighbour,
+        followed(client, f"/v1/jobs/{mine.job.id}/events") as events,
+        followed(neighbour, f"/v1/jobs/{theirs.job.id}/events") as others,
+    ):
+        await some(events, 2)
+        await some(others, 2)
+        past = func.now() - timedelta(seconds=1)
+        async with db.session() as session:
+            await session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values({column: past}))
+
+        async with asyncio.timeout(5):
+            assert [event async for event in events] == []
+        assert (await client.get(f"/v1/jobs/{mine.job.id}/events")).status_code == 401
+        await make.submit(db, theirs)
+        assert numbers(await some(others, 1)) == [3]
+
+
+async def test_more_streams_than_a_key_or_the_process_may_have_are_refused(db, database_url):
+    caller, key = await make.make_key(db)
+    other, others_key = await make.make_key(db)
+    mine, theirs = await make.taken(db, caller), await make.taken(db, other)
+    path = f"/v1/jobs/{mine.job.id}/events"
+    async with (
+        service(database_url, streams_at_once=2, streams_per_key=1) as served,
+        served.client(key) as client,
+        served.client(others_key) as neighbour,
+        followed(client, path) as events,
+    ):
+        await some(events, 2)
+        second = await client.get(path)
+        async with followed(neighbour, f"/v1/jobs/{theirs.job.id}/events") as others:
+            await some(others, 2)
+            third = await neighbour.get("/v1/events")
+        waits = await client.get(f"/v1/jobs/{mine.job.id}", headers={"Prefer": "wait=30"})
+
+    assert (second.status_code, second.json()["code"]) == (429, "too_many_streams_of_key")
+    assert (third.status_code, third.json()["code"]) == (503, "too_many_streams")
+    assert second.headers["retry-after"] == third.headers["retry-after"] == "5"
+    assert (waits.status_code, "preference-applied" in waits.headers) == (200, False)
+
+
+async def test_nobody_follows_anothers_job(db, caller_and_client):
+    _, client = caller_and_client
+    intent = await make.taken(db, await make.make_tenant(db))
+
+    answers = [await client.get(f"/v1/jobs/{job_id}/events") for job_id in (intent.job.id, uuid4())]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "not_found")] * 2
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 30, "²"])
+async def test_an_id_that_is_none_is_refused(db, caller_and_client, last):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+
+    answer = await client.get(f"/v1/jobs/{intent.job.id}/events", params={"last_event_id": last})
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "last-event-id")
+
+
+async def test_headers_keep_proxies_from_holding_it_back_and_a_comment_keeps_it_open(
+    db, caller_and_client, monkeypatch
+):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.01)
+
+    async with client.stream("GET", f"/v1/jobs/{intent.job.id}/events") as answer:
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-accel-buffering"] == "no"
+        assert "content-length" not in answer.headers
+        async with asyncio.timeout(5):
+            comments = [line async for line in _first(answer, ": still here", 3)]
+
+    assert len(comments) == 3
+
+
+async def _first(answer: httpx.Response, start: str, count: int):
+    async for line in answer.aiter_lines():
+        if line.startswith(start):
+            yield line
+            count -= 1
+        if not count:
+            return
+
+
+async def test_news_is_read_again_once_postgres_is_back(db, caller_and_client, served, monkeypatch):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+
+    async with followed(client, f"/v1/jobs/{intent.job.id}/events") as events:
+        await some(events, 2)
+        look = Hub._look
+        failures: list[int] = []
+
+        async def fails(self):
+            if len(failures) < 3:
+                failures.append(1)
+                raise OSError("away")
+            return await look(self)
+
+        monkeypatch.setattr(Hub, "_look", fails)
+        await make.submit(db, intent)
+
+        assert numbers(await some(events, 1)) == [3]
+    assert len(failures) == 3
