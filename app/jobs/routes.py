@@ -17,7 +17,7 @@ from app.billing.routes import InvalidOrder, priced
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import decisions, intake, queries
+from app.jobs import decisions, intake, queries, waiting
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict, Order
 from app.jobs.lifecycle import JobKey
@@ -166,8 +166,9 @@ async def index(
             created_after=created_after,
             created_before=created_before,
         )
+        reasons = await waiting.reasons(session, jobs, request.app.state.caps)
     shown, next_cursor = paging.cut(jobs, limit)
-    return JobPage(data=[JobView.of(job) for job in shown], next_cursor=next_cursor)
+    return JobPage(data=[JobView.of(job, reasons) for job in shown], next_cursor=next_cursor)
 
 
 @router.get(
@@ -181,9 +182,9 @@ async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Pat
     db: Database = request.app.state.db
     async with db.session() as session:
         job = await queries.get(session, caller.tenant_id, job_id)
-    if job is None:
-        raise NotFound("No job has this id.")
-    return JobView.of(job)
+        if job is None:
+            raise NotFound("No job has this id.")
+        return JobView.of(job, await waiting.reasons(session, [job], request.app.state.caps))
 
 
 @router.post(
