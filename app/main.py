@@ -69,6 +69,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             stack.callback(listening.cancel)
             app.state.db = parts.db
             app.state.catalog = parts.catalog
+            app.state.caps = parts.caps
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
             app.state.storage = parts.storage

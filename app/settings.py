@@ -1,15 +1,27 @@
 """What an operator can set: by environment, `.env`, or, for secrets, a file named by `<NAME>_FILE`."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -55,6 +67,29 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def _json_object(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value, object_pairs_hook=_each_once)
+    except ValueError as error:
+        # What a parser says of broken JSON may quote it.
+        said = str(error) if isinstance(error, _Twice) else 'must be JSON such as {"studio": {"key": "…"}}'
+        raise ValueError(said) from None
+    return found
+
+
+class _Twice(ValueError):
+    """A name is there twice, and the later one would silently win."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise _Twice(f"{', '.join(repeated)} is there twice")
+    return dict(pairs)
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
@@ -62,6 +97,21 @@ StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+DEFAULT: Final = "default"
+"""The fal account that FAL_KEY alone stands for."""
+
+
+class FalAccountSetting(BaseModel):
+    """One of several fal accounts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: FalKey
+    at_once: Count | None = None
+
+
+AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+FalAccounts = Annotated[dict[AccountName, FalAccountSetting] | None, NoDecode, BeforeValidator(_json_object)]
 
 
 class Settings(BaseSettings):
@@ -88,7 +138,11 @@ class Settings(BaseSettings):
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line")
     log_json: bool | None = Field(default=None, description="JSON logs; default: unless at a terminal")
 
-    fal_key: FalKey | None = Field(default=None, description="Key of the fal account that pays")
+    fal_key: FalKey | None = Field(default=None, description="Key of the fal account that pays, called `default`")
+    fal_at_once: Count | None = Field(default=None, description="Jobs at fal at once on that account; default: no cap")
+    fal_accounts: FalAccounts = Field(
+        default=None, description='More fal accounts, as JSON: {"studio": {"key": "…", "at_once": 20}}'
+    )
     fal_queue_url: HttpUrl = Field(default="https://queue.fal.run", description="fal's queue")
     fal_api_url: HttpUrl = Field(
         default="https://api.fal.ai/v1", description="fal's Platform API, which knows what became of lost submits"
@@ -98,10 +152,21 @@ class Settings(BaseSettings):
     )
     fal_user_id: str | None = Field(
         default=None,
-        description="Take webhooks only if signed for this fal user; default: any that fal signed",
+        description="Take webhooks only if signed for these fal users, with commas; default: any that fal signed",
     )
     fal_timeout_s: Seconds = Field(default=30.0, description="How long one call to fal may take")
     fal_priority: str = Field(default="normal", pattern="^(normal|low)$", description="Place in fal's own queue")
+
+    fal_no_retry: bool = Field(
+        default=False, description="Have fal try each request once; it tries again by itself otherwise"
+    )
+    fal_no_fallback: bool = Field(
+        default=False,
+        description="Have fal never make a video with another model or provider in place of a failing one",
+    )
+    tenant_at_once: Count | None = Field(
+        default=None, description="Jobs of one tenant at fal at once, if it has no cap of its own; default: no cap"
+    )
 
     catalog: Path | None = Field(default=None, description="Folder with more models and prices, or changed ones")
     allow_private_outputs: bool = Field(
@@ -136,6 +201,26 @@ class Settings(BaseSettings):
         if self.lease_s <= 2 * self.fal_timeout_s:
             raise ValueError("LEASE_S: must be more than twice FAL_TIMEOUT_S, or a slow call looks like a dead worker")
         return self
+
+    @model_validator(mode="after")
+    def _accounts_have_one_name_each(self) -> Self:
+        if self.fal_key is not None and DEFAULT in (self.fal_accounts or {}):
+            raise ValueError("FAL_ACCOUNTS: default is the account of FAL_KEY; give another name, or leave FAL_KEY out")
+        if self.fal_key is None and self.fal_accounts and self.fal_at_once is not None:
+            raise ValueError("FAL_AT_ONCE: is about the account of FAL_KEY; the others have an at_once of their own")
+        return self
+
+    @property
+    def has_fal(self) -> bool:
+        """Whether there is a key for fal at all."""
+        return self.fal_key is not None or bool(self.fal_accounts)
+
+    def accounts(self) -> dict[str, tuple[str, int | None]]:
+        """Every fal account by its name: its key, and how many jobs it may have at once."""
+        named = {name: (one.key.get_secret_value(), one.at_once) for name, one in (self.fal_accounts or {}).items()}
+        if self.fal_key is None and named:
+            return named
+        return {DEFAULT: (self.fal_key.get_secret_value() if self.fal_key else "", self.fal_at_once), **named}
 
     @classmethod
     def settings_customise_sources(
@@ -178,7 +263,7 @@ class Settings(BaseSettings):
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads a secret from the file that `<NAME>_FILE` names, as container platforms mount them."""
 
-    names: Final = ("database_url", "fal_key", "link_secret")
+    names: Final = ("database_url", "fal_accounts", "fal_key", "link_secret")
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """The text of the file, without the line end an editor adds."""

@@ -10,12 +10,14 @@ import httpx
 
 from app.catalog.catalog import Catalog, load
 from app.db import Database
+from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
 from app.jobs import lifecycle
 from app.jobs.dispatcher import Dispatcher
+from app.jobs.fairness import Caps
 from app.jobs.reconciler import Reconciler
 from app.media.download import Limits
 from app.media.measure import Measure
@@ -33,8 +35,8 @@ class Parts:
     catalog: Catalog
     measure: Measure
     verifier: Verifier
-    fal: FalClient
-    platform: Platform
+    accounts: Accounts
+    caps: Caps
     storage: Storage
     files_http: httpx.AsyncClient
     owner: str
@@ -43,7 +45,8 @@ class Parts:
         """The loop that tells fal."""
         return Dispatcher(
             db=self.db,
-            fal=self.fal,
+            accounts=self.accounts,
+            caps=self.caps,
             owner=self.owner,
             at_once=self.settings.dispatch_at_once,
             lease_s=self.settings.lease_s,
@@ -56,8 +59,7 @@ class Parts:
         """The loop that asks fal."""
         return Reconciler(
             db=self.db,
-            fal=self.fal,
-            platform=self.platform,
+            accounts=self.accounts,
             measure=self.measure,
             owner=self.owner,
             at_once=self.settings.reconcile_at_once,
@@ -96,7 +98,8 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
-        key = settings.fal_key.get_secret_value() if settings.fal_key else ""
+        accounts = fal_accounts(settings, fal_http)
+        catalog = load(extra=settings.catalog)
         media_http, files_http = [
             await stack.enter_async_context(
                 new_client(
@@ -109,17 +112,34 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         yield Parts(
             settings=settings,
             db=db,
-            catalog=load(extra=settings.catalog),
+            catalog=catalog,
             measure=Measure(media_http),
             verifier=Verifier(fal_http, settings.fal_jwks_url, user_id=settings.fal_user_id),
-            fal=FalClient(
-                fal_http,
-                queue_url=settings.fal_queue_url,
-                timeout_s=settings.fal_timeout_s,
-                key=key,
-            ),
-            platform=Platform(fal_http, api_url=settings.fal_api_url, timeout_s=settings.fal_timeout_s, key=key),
+            accounts=accounts,
+            caps=Caps(accounts.caps, catalog.at_once, settings.tenant_at_once),
             storage=Storage(settings.storage_url, settings.data / "outputs"),
             files_http=files_http,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )
+
+
+def fal_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
+    """The accounts that *settings* name, over *http*."""
+    wanted = {"X-Fal-No-Retry": settings.fal_no_retry, "x-app-fal-disable-fallback": settings.fal_no_fallback}
+    submit_headers = {name: "true" for name, is_wanted in wanted.items() if is_wanted}
+    timeout_s = settings.fal_timeout_s
+    return Accounts(
+        Account(
+            name,
+            FalClient(
+                http,
+                queue_url=settings.fal_queue_url,
+                key=key,
+                timeout_s=timeout_s,
+                submit_headers=submit_headers,
+            ),
+            Platform(http, api_url=settings.fal_api_url, key=key, timeout_s=timeout_s),
+            at_once,
+        )
+        for name, (key, at_once) in settings.accounts().items()
+    )

@@ -17,7 +17,7 @@ from app.fal.messages import Accepted, Outcome, Report
 from app.jobs import intake, lifecycle
 from app.jobs.intake import Intent, Order
 from app.jobs.lifecycle import AttemptKey, JobKey
-from app.jobs.tables import Attempt, Job, JobEvent
+from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.media.tables import Output
 from app.tenants import minting
 from app.tenants.auth import Caller, find
@@ -160,5 +160,6 @@ async def let_time_pass(db: Database) -> None:
     async def pull(session: AsyncSession) -> None:
         for table in (Job, Output):
             await session.execute(update(table).where(table.due_at.is_not(None)).values(due_at=func.now()))
+        await session.execute(update(FalAccount).where(FalAccount.probe_at.is_not(None)).values(probe_at=func.now()))
 
     await db.run(pull)

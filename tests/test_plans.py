@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
 from app.db import Database
-from app.jobs import intake, news, queries
+from app.jobs import intake, news, queries, waiting
+from app.jobs.fairness import Caps
+from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
 from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
@@ -57,6 +59,7 @@ KEYS = text("""
     SELECT id, gen_random_uuid(), 'key', 'cs_', sha256((id::text || n)::bytea), '{}'
     FROM tenants, generate_series(1, 200) AS n
 """)
+OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ async def history(db: Database) -> UUID:
         await session.execute(ATTEMPTS)
         await session.execute(EVENTS)
         await session.execute(KEYS)
+        await session.execute(OTHERS)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -100,11 +104,20 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) ->
 
 
 def reads_few(plan: str) -> bool:
-    return "Seq Scan" not in plan
+    # Of fal accounts there are a handful.
+    return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
 
 
 async def reconcile(session: AsyncSession) -> Any:
     return await leases.claim(session, Job, Job.status.in_(AWAITED), owner="x", limit=32, lease_s=60)
+
+
+CAPS = Caps({"default": 1000}, {"model-1": 1000}, 1000)
+
+
+async def what_it_waits_for(session: AsyncSession) -> Any:
+    job = Job(tenant_id=LOWEST, id=LOWEST, model="model-1", status=JobStatus.QUEUED)
+    return await waiting.reasons(session, [job], CAPS)
 
 
 def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
@@ -112,7 +125,8 @@ def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
-    "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60),
+    "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60, caps=CAPS),
+    "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
     "typical": lambda _: partial(queries.typical_s, model="model-3"),

@@ -108,3 +108,57 @@ def test_secrets_are_not_shown():
     assert "id:secret" not in told
     assert "hunter2" not in told
     assert "u:***@h/d" in told
+
+
+def test_several_fal_accounts_stand_beside_the_one_of_the_key(monkeypatch):
+    monkeypatch.setenv("FAL_KEY", "a:1")
+    monkeypatch.setenv("FAL_ACCOUNTS", '{"studio": {"key": "b:2", "at_once": 20}}')
+
+    settings = Settings.read(fal_at_once=5)
+
+    assert settings.accounts() == {"default": ("a:1", 5), "studio": ("b:2", 20)}
+    assert "b:2" not in repr(settings) + shown("fal_accounts", settings.fal_accounts)
+    assert Settings.read(**settings.model_dump(exclude_unset=True)).accounts() == settings.accounts()
+
+
+def test_fal_accounts_may_be_in_a_file_and_need_no_key_beside_them(monkeypatch, nowhere):
+    (nowhere / "accounts").write_text('{"studio": {"key": "b:2"}}\n')
+    monkeypatch.setenv("FAL_ACCOUNTS_FILE", str(nowhere / "accounts"))
+
+    settings = Settings.read()
+
+    assert settings.has_fal
+    assert settings.accounts() == {"studio": ("b:2", None)}
+
+
+def test_without_any_key_there_is_one_account_and_no_fal():
+    assert (Settings.read().has_fal, Settings.read().accounts()) == (False, {"default": ("", None)})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"studio": {"key": "hunter2"}, ', ["FAL_ACCOUNTS: must be JSON"]),
+        ('{"a": {"key": "hunter2"}, "a": {"key": "hunter2"}}', ["FAL_ACCOUNTS: a is there twice"]),
+        (
+            '{"B!": {"key": "hunter2"}, "c": {"key": "hunter2 x"}, "d": {"key": "h", "at_once": 0}, "e": {"at": 1}}',
+            [
+                "FAL_ACCOUNTS.B!",
+                "FAL_ACCOUNTS.C.KEY",
+                "FAL_ACCOUNTS.D.AT_ONCE",
+                "FAL_ACCOUNTS.E.KEY",
+                "FAL_ACCOUNTS.E.AT",
+            ],
+        ),
+        ('{"default": {"key": "hunter2"}}', ["FAL_ACCOUNTS: default is the account of FAL_KEY"]),
+    ],
+)
+def test_every_fault_of_the_fal_accounts_is_told_without_a_key(monkeypatch, text, told):
+    monkeypatch.setenv("FAL_ACCOUNTS", text)
+
+    with pytest.raises(SettingsError) as error:
+        Settings.read(fal_key="a:1")
+
+    for fault in told:
+        assert fault in str(error.value)
+    assert "hunter2" not in str(error.value)

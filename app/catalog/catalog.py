@@ -30,6 +30,11 @@ class Catalog:
         """Every model, by id."""
         return [self._models[name] for name in sorted(self._models)]
 
+    @property
+    def at_once(self) -> dict[str, int]:
+        """How many jobs may be at fal at once, of the models that have such a cap."""
+        return {model.id: model.at_once for model in self.models if model.at_once is not None}
+
     def get(self, model_id: str) -> Model | None:
         """The model with this endpoint id, whoever owns it."""
         return self._models.get(model_id)

@@ -18,6 +18,7 @@ class Model:
     A model: its id is fal's endpoint id, its price None while no price is known for it.
 
     `price_rules` is the price as its file writes it, to be shown; `price` is the same to calculate with.
+    `at_once` is how many jobs for it may be at fal at once, None = no cap.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Model:
     price: PriceBook | None
     price_rules: Mapping[str, Any] | None
     note: str | None
+    at_once: int | None
     validator: Validator = field(repr=False)
 
     def faults(self, value: Any) -> list[InputFault]:

@@ -76,6 +76,7 @@ def _model(entry: Mapping[str, Any], family: Mapping[str, Any]) -> Model:
         price=price_book(rules) if rules else None,
         price_rules=rules,
         note=entry.get("note"),
+        at_once=entry.get("at_once"),
         validator=schema.compiled(complete),
     )
 

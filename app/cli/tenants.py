@@ -1,4 +1,4 @@
-"""callsheet tenants create, list, deposit."""
+"""callsheet tenants create, list, deposit, limit."""
 
 import re
 from decimal import Decimal
@@ -49,15 +49,15 @@ def create(name: str, /, *, credit_limit: str | None = None) -> None:
 def show() -> None:
     """List all tenants with their balances, in USD."""
 
-    async def read(session: AsyncSession) -> list[tuple[str, Account]]:
-        by_name = select(Tenant.name, Account).join(Account, Account.tenant_id == Tenant.id).order_by(Tenant.name)
-        return [(name, account) for name, account in (await session.execute(by_name)).all()]
+    async def read(session: AsyncSession) -> list[tuple[Tenant, Account]]:
+        by_name = select(Tenant, Account).join(Account, Account.tenant_id == Tenant.id).order_by(Tenant.name)
+        return [(tenant, account) for tenant, account in (await session.execute(by_name)).all()]
 
-    table = Table("tenant", "available", "held", "spent", "credit limit", box=box.SIMPLE_HEAD)
-    for name, account in in_database(read):
+    table = Table("tenant", "available", "held", "spent", "credit limit", "at once", box=box.SIMPLE_HEAD)
+    for tenant, account in in_database(read):
         sides = [money.to_text(amount) for amount in (account.available, account.held, account.spent)]
         limit = "none" if account.credit_limit is None else money.to_text(account.credit_limit)
-        table.add_row(name, *sides, limit)
+        table.add_row(tenant.name, *sides, limit, "-" if tenant.at_once is None else str(tenant.at_once))
     show_table(table)
 
 
@@ -84,6 +84,27 @@ def deposit(tenant: str, amount: str, /, *, note: str = "deposit") -> None:
         return (await session.scalars(select(Account.available).where(Account.tenant_id == owner.id))).one()
 
     print(f"{tenant} has {money.to_text(in_database(put))} USD available.")
+
+
+def limit(tenant: str, /, *, at_once: int | None = None) -> None:
+    """
+    Say how many jobs of a tenant may be at fal at once.
+
+    Parameters
+    ----------
+    tenant
+        The tenant's name.
+    at_once
+        0 holds its jobs back; leave it out for TENANT_AT_ONCE.
+    """
+    if at_once is not None and at_once < 0:
+        raise Trouble("--at-once: must be 0 or more")
+
+    async def put(session: AsyncSession) -> None:
+        (await tenant_named(session, tenant)).at_once = at_once
+
+    in_database(put)
+    print(f"{tenant} may have {'as many as TENANT_AT_ONCE says' if at_once is None else at_once} at fal at once.")
 
 
 def _amount(name: str, text: str) -> Decimal:

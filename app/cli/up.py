@@ -25,7 +25,7 @@ from app.fal.client import Unanswered
 from app.main import create_app
 from app.migrate import upgrade
 from app.postgres import EmbeddedPostgres
-from app.settings import Settings
+from app.settings import DEFAULT, Settings
 from app.tenants import auth, minting
 from app.wiring import Parts, opened
 from app.worker import work
@@ -64,7 +64,7 @@ def up(
     settings = Settings.read(**given)
     logs.setup("WARNING" if Console().is_terminal else settings.log_level, json=settings.log_json)
     _ensure_free(settings.bind, settings.port, "PORT")
-    if settings.fal_key is None:
+    if not settings.has_fal:
         _ensure_free(LOOPBACK, simulator_port, "SIMULATOR_PORT")
     settings.data.mkdir(parents=True, exist_ok=True)
     postgres = None if settings.database_url else EmbeddedPostgres(settings.data.resolve() / "postgres")
@@ -74,7 +74,7 @@ def up(
         Running.forget(settings.data)
         upgrade(url)
         in_force = _in_force(settings, url, simulator_port)
-        asyncio.run(_run(in_force, postgres, simulator_port if settings.fal_key is None else None))
+        asyncio.run(_run(in_force, postgres, None if settings.has_fal else simulator_port))
     finally:
         Running.forget(settings.data)
         if postgres:
@@ -88,7 +88,7 @@ def _given_url(settings: Settings) -> str:
 
 def _in_force(settings: Settings, url: str, simulator_port: int) -> Settings:
     given: dict[str, Any] = {**settings.model_dump(exclude_unset=True), "database_url": url}
-    if settings.fal_key is None:
+    if not settings.has_fal:
         fal = f"http://{LOOPBACK}:{simulator_port}"
         given |= {
             "fal_key": "simulator",
@@ -171,14 +171,16 @@ async def _watch(postgres: EmbeddedPostgres | None, stop: asyncio.Event) -> None
 
 
 async def _check_key(parts: Parts) -> None:
-    """One question that costs nothing: fal answers 404 about an unknown request if the key is good."""
-    try:
-        await parts.fal.status(MODEL, str(uuid4()), None)
-    except Unanswered as error:
-        if str(error) in {"status code 401", "status code 403"}:
-            raise Trouble(f"FAL_KEY: fal refuses this key ({error}); see fal.ai/dashboard/keys") from None
-        if not str(error).startswith("status code"):
-            log.warning("fal_unreachable", why=str(error))
+    """One question a key, which costs nothing: fal answers 404 about an unknown request if the key is good."""
+    for account in parts.accounts.all:
+        try:
+            await account.queue.status(MODEL, str(uuid4()), None)
+        except Unanswered as error:
+            if str(error) in {"status code 401", "status code 403"}:
+                name = "FAL_KEY" if account.name == DEFAULT else f"FAL_ACCOUNTS.{account.name.upper()}"
+                raise Trouble(f"{name}: fal refuses this key ({error}); see fal.ai/dashboard/keys") from None
+            if not str(error).startswith("status code"):
+                log.warning("fal_unreachable", fal_account=account.name, why=str(error))
 
 
 async def _own_key(db: Database, data: Path) -> str:

@@ -7,10 +7,11 @@ idempotency key, so the customer would pay twice.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -28,6 +29,8 @@ NOTHING_SENT: Final = (
 )
 # fal's queue answers these instead of taking the request. Any other answer but 200 proves nothing.
 NOT_TAKEN: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
+# fal says: User is locked. Reason: Exhausted balance. Top up your balance at …
+LOCKED: Final = re.compile(r"\b(user|account) is locked\b|\bexhausted balance\b", re.IGNORECASE)
 FINAL: Final = frozenset({400, 404, 405, 413, 415, 422})
 
 
@@ -36,13 +39,22 @@ class Unanswered(Exception):
 
 
 class FalClient:
-    """One fal account's view of the queue."""
+    """One fal account's view of the queue; *submit_headers* go along with each submit."""
 
-    def __init__(self, http: httpx.AsyncClient, *, queue_url: str, key: str, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        queue_url: str,
+        key: str,
+        timeout_s: float = 30.0,
+        submit_headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._http = http
         self._timeout_s = timeout_s
         self._queue_url = queue_url
         self._auth = {"Authorization": f"Key {key}"}
+        self._submit_headers = {"Content-Type": "application/json", **(submit_headers or {})}
 
     async def submit(
         self,
@@ -54,7 +66,7 @@ class FalClient:
         start_timeout_s: float | None = None,
     ) -> Accepted | Refused | Lost:
         """Hand a request to fal, once. The caller must have committed the intent before."""
-        headers = {**self._auth, "Content-Type": "application/json", "X-Fal-Queue-Priority": priority}
+        headers = {**self._auth, **self._submit_headers, "X-Fal-Queue-Priority": priority}
         if start_timeout_s is not None:
             # Both names: the newer wins where it is known, the older is what fal's own clients send.
             seconds = f"{start_timeout_s:.1f}"
@@ -163,12 +175,21 @@ def _refused(answer: httpx.Response) -> Refused:
     code, body = answer.status_code, messages.read(answer.content)
     return Refused(
         code,
-        # 401: a wrong key; 402, 403: balance gone. The operator's to mend, and no fault of the job.
-        "account_locked" if code in {401, 402, 403} else "fal",
+        _whom(code, body),
         job_error(code, body),
         final=code in FINAL,
         retry_after_s=_retry_after_s(answer.headers),
     )
+
+
+def _whom(code: int, body: Any) -> Literal["account_locked", "key_refused", "fal"]:
+    """Whom a refusal is about. A wrong key and a lock are the operator's to mend, and no fault of the job."""
+    if code == 401:
+        return "key_refused"
+    said = body.get("detail") if isinstance(body, dict) else None
+    locked = code == 403 and isinstance(said, str) and LOCKED.search(said) is not None
+    # Another 403, such as no access to one model, is about that request alone.
+    return "account_locked" if code == 402 or locked else "fal"
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

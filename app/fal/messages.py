@@ -59,14 +59,20 @@ class Refused:
     """
     Proof that fal does not have the request: it said so, or no byte of it was sent.
 
-    *final* when sending it again can't help; *why* says whose turn it is otherwise.
+    *final* when sending it again can't help. *Why* says whom it is about otherwise: the account, which is out of
+    money or whose key isn't good, or this request.
     """
 
     code: int | None
-    why: Literal["account_locked", "fal"]
+    why: Literal["account_locked", "key_refused", "fal"]
     error: dict[str, Any]
     final: bool = False
     retry_after_s: float | None = None
+
+    @property
+    def parks(self) -> bool:
+        """Whether nothing else is taken on this account either."""
+        return self.why != "fal"
 
 
 @dataclass(frozen=True, slots=True)

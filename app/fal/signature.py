@@ -101,7 +101,7 @@ def parse_jwks(document: Any) -> list[Ed25519PublicKey]:
 
 
 class Verifier:
-    """Checks webhooks against fal's published keys, kept for a day."""
+    """Checks webhooks against fal's published keys, kept for a day; *user_id* may name several, with commas."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Verifier:
     ) -> None:
         self._http = http
         self._url = jwks_url
-        self._user_id = user_id
+        self._user_ids = frozenset(one.strip() for one in user_id.split(",")) if user_id else None
         self._refetch_s = refetch_s
         self._keys: list[Ed25519PublicKey] = []
         self._fetched_at = float("-inf")
@@ -129,7 +129,7 @@ class Verifier:
         signed = claims(headers)
         if not fresh(signed, now):
             raise Unsigned("timestamp is more than five minutes off")
-        if self._user_id is not None and signed.user_id != self._user_id:
+        if self._user_ids is not None and signed.user_id not in self._user_ids:
             raise Unsigned("signed for another fal user")
         if self._stale():
             await self._fetch()

@@ -9,7 +9,7 @@ job that says so, and it is never sent again unless an operator decides that fal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,23 +17,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
-from app.fal.client import FalClient
+from app.fal.accounts import Accounts
 from app.fal.messages import Accepted, Lost, Refused, job_error
-from app.jobs import intake, lifecycle, queries
+from app.jobs import accounts, intake, lifecycle, queries
+from app.jobs.fairness import Caps
 from app.jobs.intake import Intent
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
-from app.jobs.tables import Job
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Submits queued jobs, up to *at_once* at a time."""
+    """Submits queued jobs, up to *at_once* at a time, and no more than *caps* let be at fal."""
 
     db: Database
-    fal: FalClient
+    accounts: Accounts
+    caps: Caps
     owner: str
     at_once: int
     lease_s: float
@@ -52,7 +55,7 @@ class Dispatcher:
         keys: list[AttemptKey] = []
 
         async def take(session: AsyncSession) -> list[Intent]:
-            taken[:] = await intake.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s)
+            taken[:] = await intake.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s, caps=self.caps)
             # Noted while the rows can be read: a rollback takes them away.
             keys[:] = [_key(intent) for intent in taken]
             return taken
@@ -70,38 +73,57 @@ class Dispatcher:
     async def _submit(self, intent: Intent) -> None:
         job, attempt = intent.job, intent.attempt
         key = _key(intent)
-        answer = await self.fal.submit(
+        answer = await self.accounts.get(attempt.fal_account).queue.submit(
             job.model,
             job.input,
             webhook_url=f"{self.public_url}/webhooks/fal/{intent.token}" if self.public_url else None,
             priority=self.priority,
             start_timeout_s=_left_s(job.deadline_at.timestamp()) if job.deadline_at else None,
         )
-        facts = {"job_id": str(job.id), "attempt": attempt.number}
+        facts = {"job_id": str(job.id), "attempt": attempt.number, "fal_account": attempt.fal_account}
         match answer:
             case Accepted():
                 log.info("job_submitted", fal_request_id=answer.request_id, **facts)
-                await self._record(partial(self._note_accepted, job=job, key=key, answer=answer))
+                opened = await self._record(partial(self._note_accepted, intent=intent, key=key, answer=answer))
+                if opened:
+                    log.warning("account_opened", fal_account=attempt.fal_account)
             case Refused():
                 log.warning("submit_refused", status_code=answer.code, why=answer.error["code"], **facts)
-                wait_s = answer.retry_after_s or leases.backoff_s(job.attempts)
-                await self._record(partial(lifecycle.refused, key=key, answer=answer, wait_s=wait_s))
+                if await self._record(partial(_note_refused, intent=intent, key=key, answer=answer)):
+                    log.error("account_locked", why=answer.why, fal_account=attempt.fal_account)
             case Lost():
                 log.error("submit_answer_lost", why=answer.why, **facts)
                 await self._record(partial(lifecycle.lost, key=key, why=answer.why))
 
-    async def _record(self, news: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    async def _record(self, news: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Write down what fal said, even if Postgres is away just now: nobody else knows it."""
-        await self.db.insist(news, for_s=self.lease_s)
+        return await self.db.insist(news, for_s=self.lease_s)
 
-    async def _note_accepted(self, session: AsyncSession, job: Job, key: AttemptKey, answer: Accepted) -> None:
+    async def _note_accepted(self, session: AsyncSession, intent: Intent, key: AttemptKey, answer: Accepted) -> bool:
+        """Whether this opened the account."""
+        job, attempt = intent.job, intent.attempt
+        opened = intent.probe and await accounts.accepted(session, attempt.fal_account, sent_at=attempt.created_at)
         expected_s = await queries.typical_s(session, job.model)
         wait_s = ask_s(0, progress_s=self.progress_s, left_s=expected_s)
         await lifecycle.submitted(session, key, answer, expected_s=expected_s, ask_s=wait_s)
+        return opened
 
 
 def _key(intent: Intent) -> AttemptKey:
     return AttemptKey(intent.job.tenant_id, intent.attempt.id)
+
+
+async def _note_refused(session: AsyncSession, intent: Intent, key: AttemptKey, answer: Refused) -> bool:
+    """Whether this locked the account."""
+    job, attempt = intent.job, intent.attempt
+    if not answer.parks:
+        wait_s = answer.retry_after_s or leases.backoff_s(job.attempts)
+        await lifecycle.refused(session, key, answer, wait_s=wait_s)
+        return False
+    # It waits for the account and not for a time of its own, and may go to another account at once.
+    locked = await accounts.refused(session, attempt.fal_account, answer, sent_at=attempt.created_at)
+    await lifecycle.refused(session, key, answer, wait_s=0.0)
+    return locked
 
 
 async def _put_back(session: AsyncSession, keys: Sequence[AttemptKey]) -> None:

@@ -73,6 +73,7 @@ async def submitted(
         JobStatus.SUBMITTED,
         "fal has it",
         fal_request_id=answer.request_id,
+        fal_account=attempt.fal_account,
         queue_position=answer.queue_position,
         waiting_for="fal_queue",
         submitted_at=func.coalesce(Job.submitted_at, func.now()),
@@ -108,7 +109,8 @@ async def refused(session: AsyncSession, key: AttemptKey, answer: Refused, *, wa
         job,
         JobStatus.QUEUED,
         f"not accepted ({answer.code or answer.error['code']}), will be sent again",
-        waiting_for=answer.why,
+        # What an account is locked for is told where the account is, and not in each of its jobs.
+        waiting_for=None if answer.parks else "fal",
         due_at=func.now() + timedelta(seconds=wait_s),
         lease_owner=None,
         lease_token=Job.lease_token + 1,
@@ -161,6 +163,7 @@ async def reported(session: AsyncSession, key: AttemptKey, report: Report, measu
     job_key = JobKey(attempt.tenant_id, attempt.job_id)
     at_fal = {
         "fal_request_id": report.request_id,
+        "fal_account": attempt.fal_account,
         "queue_position": None,
         "submitted_at": func.coalesce(Job.submitted_at, attempt.created_at),
     }
@@ -183,6 +186,7 @@ async def to_be_read(session: AsyncSession, key: AttemptKey, request_id: str) ->
         "lease_owner": None,
         "lease_token": Job.lease_token + 1,
         "fal_request_id": request_id,
+        "fal_account": attempt.fal_account,
     }
     job_key = JobKey(attempt.tenant_id, attempt.job_id)
     submitted_at = func.coalesce(Job.submitted_at, attempt.created_at)

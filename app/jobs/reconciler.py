@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
+from app.fal.accounts import Accounts
 from app.fal.client import FalClient, Unanswered
-from app.fal.platform import Platform
 from app.jobs import decisions, history, lifecycle, queries
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
@@ -40,8 +40,7 @@ class Reconciler:
     """Asks fal about overdue jobs, up to *at_once* at a time."""
 
     db: Database
-    fal: FalClient
-    platform: Platform
+    accounts: Accounts
     measure: Measure
     owner: str
     at_once: int
@@ -71,15 +70,16 @@ class Reconciler:
         if attempt.fal_request_id is None:
             await self._look_up(job, attempt)
             return
-        if job.cancel_requested_at is not None and attempt.cancel_answer is None:
-            await self._cancel(job, key, attempt.fal_request_id, attempt.cancel_url)
         wait_s = self._wait_s(job)
         try:
-            progress = await self.fal.status(job.model, attempt.fal_request_id, attempt.status_url)
+            fal = self.accounts.get(attempt.fal_account).queue
+            if job.cancel_requested_at is not None and attempt.cancel_answer is None:
+                await self._cancel(fal, job, key, attempt.fal_request_id, attempt.cancel_url)
+            progress = await fal.status(job.model, attempt.fal_request_id, attempt.status_url)
             if progress is not None:
                 await self.db.run(partial(lifecycle.progressed, job=job, progress=progress, ask_s=wait_s))
                 return
-            report = await self.fal.result(job.model, attempt.fal_request_id, attempt.response_url)
+            report = await fal.result(job.model, attempt.fal_request_id, attempt.response_url)
             # A video that can't be read just now has no length yet; its price waits rather than being guessed.
             seconds = await self.measure.seconds(report.output) if job.measured else None
         except (Unanswered, Unmeasured) as error:
@@ -94,7 +94,8 @@ class Reconciler:
         start, end = history.window(attempt)
         request_id = None
         try:
-            sent = await self.platform.requests(job.model, start=start, end=end + LISTED_LATE)
+            platform = self.accounts.get(attempt.fal_account).platform
+            sent = await platform.requests(job.model, start=start, end=end + LISTED_LATE)
             request_id = await self.db.run(partial(history.recognise, job=job, attempt=attempt, sent=sent))
         except Unanswered as error:
             log.warning("fal_unanswered", job_id=str(job.id), why=str(error))
@@ -104,10 +105,10 @@ class Reconciler:
         wait_s = leases.backoff_s(job.tries, first_s=self.progress_s, longest_s=HISTORY_LONGEST_S)
         await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
 
-    async def _cancel(self, job: Job, key: AttemptKey, request_id: str, url: str | None) -> None:
+    async def _cancel(self, fal: FalClient, job: Job, key: AttemptKey, request_id: str, url: str | None) -> None:
         """Pass a cancel on; unanswered, it is tried again with the next question."""
         try:
-            answer = await self.fal.cancel(job.model, request_id, url)
+            answer = await fal.cancel(job.model, request_id, url)
         except Unanswered as error:
             log.warning("cancel_unanswered", job_id=str(job.id), why=str(error))
             return

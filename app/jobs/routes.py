@@ -19,11 +19,11 @@ from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
 from app.jobs.ordering import AlreadySucceeded, NotFinished, TooExpensive
+from app.jobs.prefer import Prefer, ended, wait_s
 from app.jobs.queries import Filter
 from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
-from app.jobs.waiting import Prefer
 from app.media import queries as media
 from app.media.routes import link_to
 from app.media.tables import Output
@@ -102,9 +102,9 @@ async def create(
 
     job, new = await db.run(accept)
     _ordered(request, response, job, new)
-    longest_s = waiting.wait_s(prefer)
+    longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
-        job = await waiting.ended(request, response, caller, job.id, longest_s) or job
+        job = await ended(request, response, caller, job.id, longest_s) or job
         if new and job.finished_at is not None:
             response.status_code = 201
     return job
@@ -151,8 +151,9 @@ async def index(
             cursor=after,
             oldest_first=sort == "created_at",
         )
+        reasons = await waiting.reasons(session, jobs, request.app.state.caps)
     shown, next_cursor = paging.cut(jobs, limit)
-    return JobPage(data=[JobView.of(job) for job in shown], next_cursor=next_cursor)
+    return JobPage(data=[JobView.of(job, reasons) for job in shown], next_cursor=next_cursor)
 
 
 @router.get(
@@ -176,12 +177,13 @@ async def show(
     db: Database = request.app.state.db
     async with db.session() as session:
         job = await queries.get(session, caller.tenant_id, job_id)
-    if job is None:
-        raise NotFound("No job has this id.")
-    longest_s = waiting.wait_s(prefer)
+        if job is None:
+            raise NotFound("No job has this id.")
+        reasons = await waiting.reasons(session, [job], request.app.state.caps)
+    longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
-        return await waiting.ended(request, response, caller, job_id, longest_s) or JobView.of(job)
-    return JobView.of(job)
+        return await ended(request, response, caller, job_id, longest_s) or JobView.of(job, reasons)
+    return JobView.of(job, reasons)
 
 
 @router.post(

@@ -1,5 +1,6 @@
 """What callers send and see: JobOrder in, JobView out."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
@@ -11,12 +12,14 @@ from sqlalchemy import Row
 from app import clock, money
 from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
+from app.jobs.waiting import WaitsFor
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Label = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_.-]+$")]
 Amount = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,6})?$", examples=["2.50"])]
 PriorityName = Literal["high", "normal", "low"]
+NO_REASONS: Final[Mapping[UUID, WaitsFor]] = {}
 
 ORDER_EXAMPLE: Final[dict[str, Any]] = {
     "model": "fal-ai/kling-video/o3/4k/text-to-video",
@@ -122,10 +125,11 @@ class Cost(BaseModel):
 class Waiting(BaseModel):
     """What an unfinished job waits for."""
 
-    waits_for: Literal["dispatch", "run_after", "account_locked", "fal_queue", "fal", "verdict"] = Field(
+    waits_for: WaitsFor = Field(
         alias="for",
         description=(
-            "`dispatch`: our own queue; `run_after`: its time; `account_locked`: the fal account takes no requests; "
+            "`dispatch`: our own queue; `run_after`: its time; `tenant_limit`, `model_limit`, `account_limit`: as many "
+            "of yours, for this model or in all are at fal as may be; `account_locked`: fal takes no requests of ours; "
             "`fal_queue`: requests ahead of it at fal; `fal`: fal works on it or can't be reached; "
             "`verdict`: fal's answer to the submit got lost, and only fal's own word settles it"
         ),
@@ -194,8 +198,8 @@ class JobView(BaseModel):
     deadline_at: datetime | None
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """*job* as its tenant sees it."""
+    def of(cls, job: Job, reasons: Mapping[UUID, WaitsFor] = NO_REASONS) -> Self:
+        """*job* as its tenant sees it; *reasons* say what waits for what in our queue."""
         return cls(
             id=job.id,
             model=job.model,
@@ -203,7 +207,7 @@ class JobView(BaseModel):
             input=job.input,
             output=job.output,
             error=JobError(**job.error) if job.error else None,
-            waiting=_waiting(job),
+            waiting=_waiting(job, reasons.get(job.id)),
             metadata=job.labels,
             end_user=job.end_user,
             priority=_priority_name(job.priority),
@@ -289,14 +293,15 @@ def _cost(job: Job) -> Cost:
     )
 
 
-def _waiting(job: Job | Row[Any]) -> Waiting | None:
+def _waiting(job: Job | Row[Any], reason: WaitsFor | None = None) -> Waiting | None:
     status = JobStatus(job.status)
     if status in ENDINGS:
         return None
     if status is JobStatus.SUBMIT_UNKNOWN:
         waits_for = "verdict"
-    elif status is JobStatus.QUEUED and job.waiting_for is None:
-        waits_for = "run_after" if job.run_after is not None and job.run_after > clock.now() else "dispatch"
+    elif status is JobStatus.QUEUED:
+        scheduled = job.run_after is not None and job.run_after > clock.now()
+        waits_for = reason or ("run_after" if scheduled else "dispatch")
     else:
         waits_for = job.waiting_for or "fal"
     return Waiting.model_validate(

@@ -1,5 +1,5 @@
 """
-Rows: Job, Attempt, JobEvent, WebhookDelivery.
+Rows: Job, Attempt, JobEvent, WebhookDelivery, FalAccount.
 
 The constraints carry the promises: a status that contradicts its columns, a second live attempt, a
 charge above the quote or a repeated idempotency key is refused by Postgres, whatever the code does.
@@ -26,6 +26,7 @@ from app.billing.tables import MONEY
 from app.db import Base, new_id
 from app.jobs.states import ENDINGS, AttemptStatus, JobStatus
 from app.leases import Leased
+from app.settings import DEFAULT
 
 
 def _in(*values: str) -> str:
@@ -33,6 +34,7 @@ def _in(*values: str) -> str:
 
 
 ENDED = f"status IN {_in(*ENDINGS)}"
+AT_FAL = "status IN ('submitting', 'submit_unknown', 'submitted', 'in_progress')"
 
 
 class Job(Leased, Base):
@@ -58,6 +60,8 @@ class Job(Leased, Base):
     output: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    # The account of the attempt that fal has, or had last; kept here too, so that one index counts what is at fal.
+    fal_account: Mapped[str] = mapped_column(default=DEFAULT, server_default=DEFAULT)
     event_count: Mapped[int] = mapped_column(default=0, server_default="0")
     fal_request_id: Mapped[str | None]
     queue_position: Mapped[int | None]
@@ -122,12 +126,9 @@ class Job(Leased, Base):
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority_known"),
         CheckConstraint("seconds > 0 AND price_per_second >= 0 AND base_amount >= 0", name="price_not_negative"),
         # What each loop of the worker looks for, and nothing it would have to step over.
-        Index("ix_jobs_due_to_dispatch", "priority", "due_at", postgresql_where=text("status = 'queued'")),
-        Index(
-            "ix_jobs_due_to_ask",
-            "due_at",
-            postgresql_where=text("status IN ('submitting', 'submit_unknown', 'submitted', 'in_progress')"),
-        ),
+        Index("ix_jobs_lanes", "tenant_id", "model", "priority", "due_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_at_fal", "tenant_id", "model", "fal_account", postgresql_where=text(AT_FAL)),
+        Index("ix_jobs_due_to_ask", "due_at", postgresql_where=text(AT_FAL)),
         Index(
             "ix_jobs_deadline",
             "deadline_at",
@@ -158,6 +159,7 @@ class Attempt(Base):
     number: Mapped[int]
     token_digest: Mapped[bytes]
     status: Mapped[str] = mapped_column(default=AttemptStatus.SUBMITTING)
+    fal_account: Mapped[str] = mapped_column(default=DEFAULT, server_default=DEFAULT)
     fal_request_id: Mapped[str | None]
     status_url: Mapped[str | None]
     response_url: Mapped[str | None]
@@ -238,4 +240,30 @@ class WebhookDelivery(Base):
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         Index("ix_webhook_inbox_received_at", "received_at"),
         Index("ix_webhook_inbox_request_id", "request_id", postgresql_where=text("request_id IS NOT NULL")),
+    )
+
+
+class FalAccount(Base):
+    """
+    What workers know in common of a fal account: whether it takes requests, and whose turn it is.
+
+    A round of dispatch locks these rows, in the order of their names, so one worker chooses at a time.
+    """
+
+    __tablename__ = "fal_accounts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    turn: Mapped[UUID | None]
+    """The tenant that was served last; the next round begins after it."""
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    """Since when it is locked, or open."""
+    locked_why: Mapped[str | None]
+    locked_detail: Mapped[str | None]
+    probe_at: Mapped[datetime | None]
+    probes: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Jobs let through since it was locked, to see whether it is open again."""
+
+    __table_args__ = (
+        CheckConstraint("locked_why IN ('account_locked', 'key_refused')", name="locked_why_known"),
+        CheckConstraint("(locked_why IS NULL) = (probe_at IS NULL)", name="locked_is_probed"),
     )

@@ -1,64 +1,55 @@
-"""`Prefer: wait=N` (RFC 7240): an answer that waits for a job's end, without holding anything while it waits."""
+"""Why what is due waits in our queue: told when somebody asks, for nothing of it is written to the jobs."""
 
-import asyncio
-import re
-from contextlib import suppress
-from typing import Annotated, Final
+from collections.abc import Iterable
+from typing import Literal
 from uuid import UUID
 
-from fastapi import Header, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import Database
-from app.errors import AppError
-from app.jobs import queries
-from app.jobs.hub import Hub
-from app.jobs.schemas import JobView
-from app.sse import hang_up
-from app.tenants.auth import Caller
+from app import clock
+from app.jobs import accounts, lanes
+from app.jobs.fairness import Caps, Room
+from app.jobs.states import JobStatus
+from app.jobs.tables import Job
 
-LONGEST_S: Final = 60
-WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,6})"?', re.IGNORECASE)
-
-Prefer = Annotated[
-    list[str] | None,
-    Header(
-        description=f"`wait=N` waits up to N seconds, {LONGEST_S} at most, for the job's end; "
-        "`Preference-Applied` says that it did",
-        examples=[["wait=30"]],
-    ),
+WaitsFor = Literal[
+    "dispatch",
+    "run_after",
+    "tenant_limit",
+    "model_limit",
+    "account_limit",
+    "account_locked",
+    "fal_queue",
+    "fal",
+    "verdict",
 ]
 
 
-def wait_s(prefer: list[str] | None) -> int:
-    """How many seconds the caller would wait; 0 if that isn't asked for, or not in the standard's words."""
-    for preference in ",".join(prefer or ()).split(","):
-        if found := WAIT.fullmatch(preference.partition(";")[0].strip()):
-            return min(int(found[1]), LONGEST_S)
-    return 0
+async def reasons(session: AsyncSession, jobs: Iterable[Job], caps: Caps) -> dict[UUID, WaitsFor]:
+    """What each of *jobs* that is in our queue waits for, by its id; asks the same little, however many they are."""
+    found = {job.id: _of_its_own(job) for job in jobs if job.status == JobStatus.QUEUED}
+    due = [job for job in jobs if job.id in found and found[job.id] == "dispatch"]
+    if due:
+        locked = {row.name for row in await accounts.all_of(session, caps.accounts) if row.locked_why is not None}
+        left = await lanes.room_left(session, caps)
+        found |= {job.id: _held_up_by(job, left, locked) for job in due}
+    return found
 
 
-async def ended(request: Request, response: Response, caller: Caller, job_id: UUID, longest_s: int) -> JobView | None:
-    """
-    The job once it has ended, or as it is after *longest_s* seconds; None if nobody can wait for it here.
+def _of_its_own(job: Job) -> WaitsFor:
+    if job.run_after is not None and job.run_after > clock.now():
+        return "run_after"
+    # After a refusal it is sent again at a time of its own.
+    return "fal" if job.waiting_for == "fal" and job.due_at is not None and job.due_at > clock.now() else "dispatch"
 
-    Then, as the standard has it, the answer is the same as without the wish. Who hangs up is waited for no longer.
-    """
-    hub: Hub = request.app.state.hub
-    try:
-        watch = hub.follow(caller, job_id, seen=0)
-    except AppError:
-        return None
-    leaving = asyncio.create_task(hang_up(request.receive, watch))
-    try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(longest_s):
-                while await watch.take() is not None:
-                    pass
-    finally:
-        watch.leave()
-        leaving.cancel()
-    response.headers["Preference-Applied"] = f"wait={longest_s}"
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
-    return JobView.of(job) if job is not None else None
+
+def _held_up_by(job: Job, left: Room, locked: set[str]) -> WaitsFor:
+    if left.accounts.keys() <= locked:
+        return "account_locked"
+    if all(free <= 0 for name, free in left.accounts.items() if name not in locked):
+        return "account_limit"
+    if left.of_tenant(job.tenant_id) <= 0:
+        return "tenant_limit"
+    if left.models.get(job.model, 1) <= 0:
+        return "model_limit"
+    return "dispatch"

@@ -28,6 +28,8 @@ class Account:
     spent: Decimal = Decimal(0)
     locked_for: str | None = None
     """The reason fal gives for a lock, or None while it's open."""
+    locked_keys: dict[str, str] = field(default_factory=dict)
+    """Keys for which it is locked though it's open for others, as if they were of another account; and why."""
     balance: Decimal | None = None
     """Prepaid, before what was spent; None = endless."""
     tokens: dict[str, Token] = field(default_factory=dict)
@@ -38,6 +40,10 @@ class Account:
         if self.locked_for is None and self.balance is not None and self.spent >= self.balance:
             return EXHAUSTED
         return self.locked_for
+
+    def lock_for(self, authorization: str | None) -> str | None:
+        """Why the bearer of the header *authorization* may order nothing now, or None."""
+        return self.lock or self.locked_keys.get((authorization or "").partition(" ")[2])
 
     def admits(self, authorization: str | None, app: str | None = None) -> bool:
         """Whether the header *authorization* lets its bearer call *app*."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, func
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, new_id
@@ -17,9 +17,13 @@ class Tenant(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    at_once: Mapped[int | None]
+    """How many of its jobs may be at fal at once, 0 to hold them back; None = TENANT_AT_ONCE."""
 
     __table_args__ = (
         UniqueConstraint("name"),
+        # A round of dispatch looks for the few tenants with a limit of their own.
+        Index("ix_tenants_at_once", "id", postgresql_where=text("at_once IS NOT NULL")),
         CheckConstraint("name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="name_is_plain"),
     )
 

@@ -36,7 +36,8 @@ EVENTS: Final = Rows(
 ATTEMPTS: Final = Rows(
     f"""
     SELECT coalesce(j.id, a.job_id) AS id, j.id AS job_id, j.status, j.status IN {ENDED} AS ended, j.attempts,
-        j.fal_request_id, own.id AS own_attempt_id, coalesce(a.made, 0) AS made, a.lowest, a.highest,
+        j.fal_request_id, own.id AS own_attempt_id, own.fal_account AS own_account, j.fal_account,
+        coalesce(a.made, 0) AS made, a.lowest, a.highest,
         coalesce(a.submitting, 0) AS submitting, coalesce(a.unknown, 0) AS unknown,
         coalesce(a.submitted, 0) AS submitted, coalesce(a.refused, 0) AS refused, coalesce(a.requests, 0) AS requests
     FROM jobs j
@@ -99,6 +100,12 @@ CHECKS: Final = (
         "What fal reported on belongs to an attempt of the job.",
         ATTEMPTS,
         "(status = 'succeeded' OR fal_request_id IS NOT NULL) AND own_attempt_id IS NULL",
+    ),
+    Check(
+        "fal_account_is_its_attempts",
+        "A job counts for the fal account that has it.",
+        ATTEMPTS,
+        "own_account <> fal_account",
     ),
     Check(
         "failure_has_its_reason_at_fal",

@@ -7,6 +7,8 @@ import pytest
 
 from app.fal.client import FalClient, Unanswered
 from app.fal.messages import Accepted, CancelAnswer, Lost, Outcome, Progress, Refused, Report
+from app.settings import Settings
+from app.wiring import fal_accounts
 
 MODEL = "fal-ai/kling-video/o3/4k/text-to-video"
 BASE = "https://queue.fal.run/fal-ai/kling-video/requests/r1"
@@ -59,8 +61,9 @@ async def test_a_submit_is_what_fals_own_client_sends():
 @pytest.mark.parametrize(
     ("code", "why", "final"),
     [
-        (401, "account_locked", False),
-        (403, "account_locked", False),
+        (401, "key_refused", False),
+        (402, "account_locked", False),
+        (403, "fal", False),
         (429, "fal", False),
         (404, "fal", True),
         (422, "fal", True),
@@ -72,6 +75,27 @@ async def test_fals_own_no_is_proof(code, why, final):
 
     assert isinstance(refused, Refused)
     assert (refused.code, refused.why, refused.final) == (code, why, final)
+
+
+@pytest.mark.parametrize(
+    ("detail", "why"),
+    [
+        (
+            "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing",
+            "account_locked",
+        ),
+        ("User is locked. Reason: TOS violation.", "account_locked"),
+        ("You have no access to this model.", "fal"),
+        ("This model is locked.", "fal"),
+        ([{"msg": "User is locked"}], "fal"),
+        (None, "fal"),
+    ],
+)
+async def test_only_a_locked_account_is_the_accounts_trouble(detail, why):
+    refused = await submit(Fal(answer(403, {"detail": detail})))
+
+    assert isinstance(refused, Refused)
+    assert (refused.why, refused.parks, refused.final) == (why, why != "fal", False)
 
 
 @pytest.mark.parametrize(
@@ -257,3 +281,17 @@ async def test_a_cancel_without_an_address_goes_to_the_request_of_the_app():
 async def test_a_cancel_that_fal_did_not_answer_is_unanswered(said):
     with pytest.raises(Unanswered):
         await Fal(said).client.cancel(MODEL, "r1", None)
+
+
+async def test_fals_own_retries_and_fallback_are_left_alone_unless_told():
+    fal = Fal(answer(200, ANSWER))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(fal))
+    settings = Settings.read(fal_key="id:secret", fal_no_retry=True, fal_no_fallback=True, _env_file=None)
+
+    await submit(fal)
+    account = next(iter(fal_accounts(settings, http).all))
+    await account.queue.submit(MODEL, {}, webhook_url=None)
+
+    usual, told = (request.headers for request in fal.asked)
+    assert not {"x-fal-no-retry", "x-app-fal-disable-fallback"} & set(usual)
+    assert told["x-fal-no-retry"] == told["x-app-fal-disable-fallback"] == "true"

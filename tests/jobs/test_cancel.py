@@ -6,7 +6,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
+from app.fal.platform import Platform
+from app.settings import DEFAULT
 from app.tenants.keys import Scope
 from tests import factories as make
 
@@ -128,7 +131,9 @@ async def test_a_cancel_that_fal_did_not_answer_is_passed_on_again(world):
     await world.dispatch()
     await world.cancel(job["id"])
     away = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(502)))
-    cut_off = replace(world.reconciler, fal=FalClient(away, queue_url="http://fal/queue", key="test"))
+    fal = FalClient(away, queue_url="http://fal/queue", key="test")
+    platform = Platform(away, api_url="http://fal/v1", key="test")
+    cut_off = replace(world.reconciler, accounts=Accounts([Account(DEFAULT, fal, platform)]))
 
     for piece in await cut_off.take(1):
         await piece

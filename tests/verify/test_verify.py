@@ -78,6 +78,7 @@ ATTEMPT_IN_QUEUE: Final = (
 )
 
 PLANTED: Final = [
+    ("fal_account_is_its_attempts", DONE, update("attempts", DONE, "fal_account = 'other'")),
     ("account_is_its_entries", DONE, update("accounts", DONE, "available = available + 0.000001")),
     ("account_is_its_entries", DONE, update("accounts", DONE, "held = held + 0.000001")),
     ("account_is_its_entries", DONE, update("accounts", DONE, "spent = spent - 0.000001")),

@@ -42,6 +42,8 @@ class AccountChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
     locked: bool | None = None
     reason: str = "Exhausted balance"
+    key: str | None = None
+    """Lock, or unlock, for calls with this key only, as if it were another account's."""
     balance: Decimal | None = None
     concurrency: int | None = Field(None, ge=0)
 
@@ -181,6 +183,11 @@ async def get_account(simulator: TheSimulator) -> dict[str, Any]:
 async def set_account(simulator: TheSimulator, change: AccountChange) -> dict[str, Any]:
     """Lock or unlock the account, top it up, or change how many requests may run."""
     account = simulator.account
+    if change.key is not None:
+        account.locked_keys.pop(change.key, None)
+        if change.locked:
+            account.locked_keys[change.key] = change.reason
+        return await get_account(simulator)
     reason = account.locked_for if change.locked is None else change.reason if change.locked else None
     balance = account.balance if change.balance is None else change.balance + account.spent
     if change.locked is False and change.balance is None and account.lock is not None and reason is None:

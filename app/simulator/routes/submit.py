@@ -71,8 +71,8 @@ def barred(simulator: Simulator, call: Call, app: str) -> Response | None:
     account, apps = simulator.account, simulator.config.apps
     if not account.admits(call.headers.get("authorization"), app):
         return no_access(app)
-    if account.lock is not None:
-        return locked(account.lock)
+    if (why := account.lock_for(call.headers.get("authorization"))) is not None:
+        return locked(why)
     if apps and app not in apps:
         return no_application(app)
     return None

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.jobs import waiting
+from app.jobs.prefer import wait_s
 from tests import factories as make
 from tests.following import service
 
@@ -43,7 +43,7 @@ async def caller_and_client(db, served):
     ],
 )
 def test_the_wish_is_read_as_the_standard_writes_it(prefer, seconds):
-    assert waiting.wait_s(prefer) == seconds
+    assert wait_s(prefer) == seconds
 
 
 async def ends_while(db, served, request):

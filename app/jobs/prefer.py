@@ -1,0 +1,66 @@
+"""`Prefer: wait=N` (RFC 7240): an answer that waits for a job's end, without holding anything while it waits."""
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Header, Request, Response
+
+from app.db import Database
+from app.errors import AppError
+from app.jobs import queries, waiting
+from app.jobs.hub import Hub
+from app.jobs.schemas import JobView
+from app.sse import hang_up
+from app.tenants.auth import Caller
+
+LONGEST_S: Final = 60
+WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,6})"?', re.IGNORECASE)
+
+Prefer = Annotated[
+    list[str] | None,
+    Header(
+        description=f"`wait=N` waits up to N seconds, {LONGEST_S} at most, for the job's end; "
+        "`Preference-Applied` says that it did",
+        examples=[["wait=30"]],
+    ),
+]
+
+
+def wait_s(prefer: list[str] | None) -> int:
+    """How many seconds the caller would wait; 0 if that isn't asked for, or not in the standard's words."""
+    for preference in ",".join(prefer or ()).split(","):
+        if found := WAIT.fullmatch(preference.partition(";")[0].strip()):
+            return min(int(found[1]), LONGEST_S)
+    return 0
+
+
+async def ended(request: Request, response: Response, caller: Caller, job_id: UUID, longest_s: int) -> JobView | None:
+    """
+    The job once it has ended, or as it is after *longest_s* seconds; None if nobody can wait for it here.
+
+    Then, as the standard has it, the answer is the same as without the wish. Who hangs up is waited for no longer.
+    """
+    hub: Hub = request.app.state.hub
+    try:
+        watch = hub.follow(caller, job_id, seen=0)
+    except AppError:
+        return None
+    leaving = asyncio.create_task(hang_up(request.receive, watch))
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                while await watch.take() is not None:
+                    pass
+    finally:
+        watch.leave()
+        leaving.cancel()
+    response.headers["Preference-Applied"] = f"wait={longest_s}"
+    db: Database = request.app.state.db
+    async with db.session() as session:
+        job = await queries.get(session, caller.tenant_id, job_id)
+        if job is None:
+            return None
+        return JobView.of(job, await waiting.reasons(session, [job], request.app.state.caps))
