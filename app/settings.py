@@ -1,6 +1,7 @@
 """What an operator can set: by environment, `.env`, or, for secrets, a file named by `<NAME>_FILE`."""
 
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
@@ -49,6 +50,13 @@ def _storage_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _networks(value: str) -> str:
+    try:
+        return ",".join(str(ip_network(text.strip())) for text in value.split(","))
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8,fd00::/8") from None
+
+
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("must have 32 characters or more, such as `openssl rand -hex 32` makes")
@@ -57,6 +65,7 @@ def _long_enough(value: SecretStr) -> SecretStr:
 
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Networks = Annotated[str, AfterValidator(_networks)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -118,6 +127,15 @@ class Settings(BaseSettings):
         default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
     )
 
+    callback_allow_networks: Networks | None = Field(
+        default=None, description="Private networks that callbacks may go to, as 10.0.0.0/8,192.168.1.7/32"
+    )
+    callback_at_once: Count = Field(default=32, description="Callbacks a worker has under way at once")
+    callback_timeout_s: Seconds = Field(default=15.0, description="How long a caller has to answer a callback")
+    callback_disable_after_s: Seconds = Field(
+        default=432_000.0, description="How long nothing gets through before an endpoint is no longer called"
+    )
+
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
@@ -129,9 +147,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _leases_outlast_calls(self) -> Self:
-        if self.lease_s <= 2 * self.fal_timeout_s:
-            raise ValueError("LEASE_S: must be more than twice FAL_TIMEOUT_S, or a slow call looks like a dead worker")
+        for name in ("fal_timeout_s", "callback_timeout_s"):
+            if self.lease_s <= 2 * getattr(self, name):
+                raise ValueError(
+                    f"LEASE_S: must be more than twice {name.upper()}, or a slow call looks like a dead worker"
+                )
         return self
+
+    def callback_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The private networks that callbacks may go to."""
+        return [ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text]
 
     @classmethod
     def settings_customise_sources(

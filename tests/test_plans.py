@@ -11,6 +11,11 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
+from app.callbacks import claims
+from app.callbacks import queries as told
+from app.callbacks.claims import Lane
+from app.callbacks.queries import Filter
+from app.callbacks.tables import DeliveryStatus
 from app.db import Database
 from app.jobs import intake, queries
 from app.jobs.reconciler import AWAITED
@@ -52,6 +57,21 @@ KEYS = text("""
     FROM tenants, generate_series(1, 200) AS n
 """)
 
+ENDPOINTS = text("""
+    INSERT INTO callback_endpoints (tenant_id, id, url, events, secret)
+    SELECT id, id, 'https://caller.example/', '{job.succeeded}', sha256('x') FROM tenants
+""")
+# One endpoint is down, and has a long line of what waits for its next try or is due.
+DELIVERIES = text("""
+    INSERT INTO callback_deliveries (tenant_id, id, endpoint_id, job_id, sequence, type, body, status, due_at,
+                                     delivered_at)
+    SELECT tenant_id, gen_random_uuid(), tenant_id, id, 5, 'job.succeeded', '{}',
+           CASE WHEN waits THEN 'pending' ELSE 'delivered' END, CASE WHEN waits THEN now() END,
+           CASE WHEN waits THEN NULL ELSE now() END
+    FROM jobs, LATERAL (SELECT tenant_id = (SELECT min(id::text)::uuid FROM tenants) AS waits)
+    WHERE status = 'succeeded'
+""")
+
 
 @pytest.fixture
 async def history(db: Database) -> UUID:
@@ -62,6 +82,8 @@ async def history(db: Database) -> UUID:
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
         await session.execute(KEYS)
+        await session.execute(ENDPOINTS)
+        await session.execute(DELIVERIES)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -100,7 +122,12 @@ async def reconcile(session: AsyncSession) -> Any:
     return await leases.claim(session, Job, Job.status.in_(AWAITED), owner="x", limit=32, lease_s=60)
 
 
+async def deliver(session: AsyncSession, tenant: UUID) -> Any:
+    return await claims.claim(session, Lane(tenant, tenant), owner="x", limit=8, lease_s=60)
+
+
 PAGE: dict[str, Any] = {"limit": 21}
+ALL = Filter()
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60),
     "expire": lambda _: partial(intake.expire, limit=100),
@@ -114,6 +141,15 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "page by status": lambda tenant: partial(queries.page, tenant_id=tenant, statuses=[JobStatus.FAILED], **PAGE),
     "page by model": lambda tenant: partial(queries.page, tenant_id=tenant, model="model-3", **PAGE),
     "page by end user": lambda tenant: partial(queries.page, tenant_id=tenant, end_user="user-3", **PAGE),
+    "deliver": lambda tenant: partial(deliver, tenant=tenant),
+    "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
+    "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),
+    "deliveries of a job": lambda tenant: partial(told.page, tenant_id=tenant, chosen=Filter(job_id=tenant), **PAGE),
+    "deliveries to one": lambda tenant: partial(told.page, tenant_id=tenant, chosen=Filter(tenant), **PAGE),
+    "dead deliveries": lambda tenant: partial(
+        told.page, tenant_id=tenant, chosen=Filter(status=DeliveryStatus.DEAD), **PAGE
+    ),
+    "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
     "page by metadata": lambda tenant: partial(queries.page, tenant_id=tenant, metadata={"n": "3"}, **PAGE),
 }
 
@@ -125,3 +161,11 @@ async def test_a_hot_statement_reads_by_an_index(db, history, name):
     assert found
     for plan in found:
         assert reads_few(plan), plan
+
+
+async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, history):
+    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(history, history)], limit=8))
+
+    # The few endpoints may be read one and all; what waits for them may not.
+    assert "Seq Scan on callback_deliveries" not in plan
+    assert "ix_callback_deliveries_due" in plan

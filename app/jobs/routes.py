@@ -14,6 +14,7 @@ from app import money, paging
 from app.billing.ledger import InsufficientFunds
 from app.billing.prices import Quote, Unpriced
 from app.billing.routes import InvalidOrder, priced
+from app.callbacks.routes import check_url
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
@@ -102,6 +103,7 @@ async def create(
         priority=Priority[order.priority.upper()],
         run_after=order.run_after,
         deadline_s=order.deadline_s,
+        callback_url=order.callback_url,
         idempotency_key=idempotency_key,
         digest=_digest(order),
     )
@@ -111,6 +113,8 @@ async def create(
         # Before anything about the order is judged: a repeat brings its job, whatever changed since.
         job, new = await intake.replay(session, caller, wanted), False
         if job is None:
+            if order.callback_url is not None:
+                check_url(request, order.callback_url, "/callback_url")
             quote = priced(request.app.state.catalog, order.model, order.input)
             _within(order, quote)
             job, new = await intake.accept(session, caller, wanted, quote)

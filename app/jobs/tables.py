@@ -51,6 +51,7 @@ class Job(Leased, Base):
     priority: Mapped[int] = mapped_column(default=1, server_default="1")
     idempotency_key: Mapped[str | None]
     order_digest: Mapped[bytes]
+    callback_url: Mapped[str | None]
 
     status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
     waiting_for: Mapped[str | None]
