@@ -71,6 +71,10 @@ DELIVERIES = text("""
     FROM jobs, LATERAL (SELECT tenant_id = (SELECT min(id::text)::uuid FROM tenants) AS waits)
     WHERE status = 'succeeded'
 """)
+CALLBACK_ATTEMPTS = text("""
+    INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
+    SELECT tenant_id, gen_random_uuid(), id, 200, '', 5 FROM callback_deliveries
+""")
 
 
 @pytest.fixture
@@ -84,6 +88,7 @@ async def history(db: Database) -> UUID:
         await session.execute(KEYS)
         await session.execute(ENDPOINTS)
         await session.execute(DELIVERIES)
+        await session.execute(CALLBACK_ATTEMPTS)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
