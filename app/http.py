@@ -1,12 +1,13 @@
 """HTTP at the edges: what every request passes on its way in, and the one kind of client that asks others."""
 
 import traceback
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
 from typing import Final
 
 import httpx
 import structlog
-from ssrfguard import Policy
+from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -98,8 +99,9 @@ async def _nothing_more() -> Message:
 
 
 def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
-    """A client that keeps connections, follows no redirects and ignores proxies named in the environment."""
+    """A client that keeps connections but no cookies, follows no redirects and ignores the environment's proxies."""
     return httpx.AsyncClient(
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
         limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
         follow_redirects=False,
@@ -108,8 +110,16 @@ def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None =
     )
 
 
-def guarded_transport(*, allow_private: bool = False) -> httpx.AsyncBaseTransport:
-    """A transport for addresses that others chose: refuses private, metadata and reserved ones at connect time."""
+def guarded_transport(
+    *, allow_private: bool = False, policy: Policy | None = None, resolver: Resolver | None = None
+) -> httpx.AsyncBaseTransport:
+    """
+    A transport for addresses that others chose: refuses private, metadata and reserved ones at connect time.
+
+    A *policy* says otherwise; *resolver* stands in for the system's look-up of names, in tests.
+    """
+    if policy is not None:
+        return AsyncSafeTransport(policy=policy, resolver=resolver, trust_env=False)
     if allow_private:
         ports = frozenset(range(1, 65536))
         return AsyncSafeTransport(policy=Policy(allowed_networks=PRIVATE, allowed_ports=ports), trust_env=False)

@@ -13,11 +13,13 @@ from sqlalchemy import text
 
 from app import docs, errors, wakeup
 from app.billing import routes as billing
+from app.callbacks import delivery_routes as deliveries
+from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.http import Edge
 from app.jobs import bulk_routes as bulk
-from app.jobs import receiver, stream
+from app.jobs import callbacks, receiver, stream
 from app.jobs import routes as jobs
 from app.jobs.hub import Hub
 from app.media import links
@@ -42,6 +44,10 @@ TAGS: Final[list[dict[str, Any]]] = [
     {
         "name": "Money",
         "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
+    },
+    {
+        "name": "Callbacks",
+        "description": "Where you want to be told, signed, and what was told; `webhooks` in this document says what.",
     },
     {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
     {"name": "Operations", "description": "Is the service alive, can it work, and does every promise hold?"},
@@ -77,6 +83,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
             app.state.proving = asyncio.Lock()
+            app.state.callback_policy = parts.callback_policy
+            app.state.disable_after_s = settings.callback_disable_after_s
             yield
 
     app = FastAPI(
@@ -94,8 +102,9 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for routes in (catalog, jobs, bulk, stream, billing, media, receiver, verify):
+    for routes in (catalog, jobs, bulk, stream, billing, endpoints, deliveries, media, receiver, verify):
         app.include_router(routes.router)
+    callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)
     return app

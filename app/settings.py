@@ -2,6 +2,7 @@
 
 import json
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
@@ -61,6 +62,13 @@ def _storage_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _networks(value: str) -> str:
+    try:
+        return ",".join(str(ip_network(text.strip())) for text in value.split(","))
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8,fd00::/8") from None
+
+
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("must have 32 characters or more, such as `openssl rand -hex 32` makes")
@@ -92,6 +100,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Networks = Annotated[str, AfterValidator(_networks)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -183,6 +192,15 @@ class Settings(BaseSettings):
         default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
     )
 
+    callback_allow_networks: Networks | None = Field(
+        default=None, description="Private networks that callbacks may go to, as 10.0.0.0/8,192.168.1.7/32"
+    )
+    callback_at_once: Count = Field(default=32, description="Callbacks a worker has under way at once")
+    callback_timeout_s: Seconds = Field(default=15.0, description="How long a caller has to answer a callback")
+    callback_disable_after_s: Seconds = Field(
+        default=432_000.0, description="How long nothing gets through before an endpoint is no longer called"
+    )
+
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     streams_at_once: Count = Field(
@@ -198,8 +216,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _leases_outlast_calls(self) -> Self:
-        if self.lease_s <= 2 * self.fal_timeout_s:
-            raise ValueError("LEASE_S: must be more than twice FAL_TIMEOUT_S, or a slow call looks like a dead worker")
+        for name in ("fal_timeout_s", "callback_timeout_s"):
+            if self.lease_s <= 2 * getattr(self, name):
+                raise ValueError(
+                    f"LEASE_S: must be more than twice {name.upper()}, or a slow call looks like a dead worker"
+                )
         return self
 
     @model_validator(mode="after")
@@ -221,6 +242,10 @@ class Settings(BaseSettings):
         if self.fal_key is None and named:
             return named
         return {DEFAULT: (self.fal_key.get_secret_value() if self.fal_key else "", self.fal_at_once), **named}
+
+    def callback_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The private networks that callbacks may go to."""
+        return [ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text]
 
     @classmethod
     def settings_customise_sources(

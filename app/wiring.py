@@ -7,7 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+from ssrfguard import Policy
 
+from app.callbacks import targets
+from app.callbacks.sender import Sender
 from app.catalog.catalog import Catalog, load
 from app.db import Database
 from app.fal.accounts import Account, Accounts
@@ -39,6 +42,8 @@ class Parts:
     caps: Caps
     storage: Storage
     files_http: httpx.AsyncClient
+    callback_policy: Policy
+    callbacks_http: httpx.AsyncClient
     owner: str
 
     def dispatcher(self) -> Dispatcher:
@@ -80,6 +85,18 @@ class Parts:
             limits=Limits(size=self.settings.output_limit_bytes),
         )
 
+    def sender(self) -> Sender:
+        """The loop that calls callers."""
+        return Sender(
+            db=self.db,
+            http=self.callbacks_http,
+            owner=self.owner,
+            at_once=self.settings.callback_at_once,
+            lease_s=self.settings.lease_s,
+            timeout_s=self.settings.callback_timeout_s,
+            disable_after_s=self.settings.callback_disable_after_s,
+        )
+
 
 @asynccontextmanager
 async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Parts]:
@@ -109,6 +126,10 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             )
             for timeout_s in (5.0, 20.0)
         ]
+        callback_policy = targets.policy(settings.callback_networks())
+        callbacks_http = await stack.enter_async_context(
+            new_client(settings.callback_timeout_s, transport=guarded_transport(policy=callback_policy))
+        )
         yield Parts(
             settings=settings,
             db=db,
@@ -119,6 +140,8 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             caps=Caps(accounts.caps, catalog.at_once, settings.tenant_at_once),
             storage=Storage(settings.storage_url, settings.data / "outputs"),
             files_http=files_http,
+            callback_policy=callback_policy,
+            callbacks_http=callbacks_http,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )
 

@@ -10,6 +10,7 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from app.billing import tables as billing
+from app.callbacks import tables as callbacks
 from app.db import Base
 from app.jobs import tables as jobs
 from app.media import tables as media
@@ -20,7 +21,7 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, jobs, media, tenants)  # imported, so that their tables are in the metadata
+TABLES = (billing, callbacks, jobs, media, tenants)  # imported, so that their tables are in the metadata
 
 
 def run_online() -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing import ledger
 from app.billing.prices import quote
 from app.billing.tables import Account, LedgerEntry
+from app.callbacks.tables import Delivery
 from app.catalog.catalog import load
 from app.db import Database
 from app.fal.messages import Accepted, Outcome, Report
@@ -158,7 +159,7 @@ async def let_time_pass(db: Database) -> None:
     """Everything that waits for its time is due."""
 
     async def pull(session: AsyncSession) -> None:
-        for table in (Job, Output):
+        for table in (Job, Output, Delivery):
             await session.execute(update(table).where(table.due_at.is_not(None)).values(due_at=func.now()))
         await session.execute(update(FalAccount).where(FalAccount.probe_at.is_not(None)).values(probe_at=func.now()))
 

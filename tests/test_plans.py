@@ -11,6 +11,10 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
+from app.callbacks import claims
+from app.callbacks import queries as told
+from app.callbacks.claims import Lane
+from app.callbacks.tables import DeliveryStatus
 from app.db import Database
 from app.jobs import intake, news, queries, waiting
 from app.jobs.fairness import Caps
@@ -61,6 +65,25 @@ KEYS = text("""
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
+ENDPOINTS = text("""
+    INSERT INTO callback_endpoints (tenant_id, id, url, events, secret)
+    SELECT id, id, 'https://caller.example/', '{job.succeeded}', sha256('x') FROM tenants
+""")
+# One endpoint is down, and has a long line of what waits for its next try or is due.
+DELIVERIES = text("""
+    INSERT INTO callback_deliveries (tenant_id, id, endpoint_id, job_id, sequence, type, body, status, due_at,
+                                     delivered_at)
+    SELECT tenant_id, gen_random_uuid(), tenant_id, id, 5, 'job.succeeded', '{}',
+           CASE WHEN waits THEN 'pending' ELSE 'delivered' END, CASE WHEN waits THEN now() END,
+           CASE WHEN waits THEN NULL ELSE now() END
+    FROM jobs, LATERAL (SELECT tenant_id = (SELECT min(id::text)::uuid FROM tenants) AS waits)
+    WHERE status = 'succeeded'
+""")
+CALLBACK_ATTEMPTS = text("""
+    INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
+    SELECT tenant_id, gen_random_uuid(), id, 200, '', 5 FROM callback_deliveries
+""")
+
 
 @pytest.fixture
 async def history(db: Database) -> UUID:
@@ -73,6 +96,9 @@ async def history(db: Database) -> UUID:
         await session.execute(EVENTS)
         await session.execute(KEYS)
         await session.execute(OTHERS)
+        await session.execute(ENDPOINTS)
+        await session.execute(DELIVERIES)
+        await session.execute(CALLBACK_ATTEMPTS)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -113,6 +139,8 @@ async def reconcile(session: AsyncSession) -> Any:
 
 
 CAPS = Caps({"default": 1000}, {"model-1": 1000}, 1000)
+PAGE: dict[str, Any] = {"limit": 21}
+ALL = told.Filter()
 
 
 async def what_it_waits_for(session: AsyncSession) -> Any:
@@ -122,6 +150,10 @@ async def what_it_waits_for(session: AsyncSession) -> Any:
 
 def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
     return partial(queries.page, tenant_id=tenant, wanted=wanted, limit=21, **place)
+
+
+async def deliver(session: AsyncSession, tenant: UUID) -> Any:
+    return await claims.claim(session, Lane(tenant, tenant), owner="x", limit=8, lease_s=60)
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
@@ -146,6 +178,17 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "retried": lambda tenant: partial(
         intake.replay, caller=auth.Caller(tenant, tenant, frozenset()), order=make.an_order(retry_of=tenant)
     ),
+    "deliver": lambda tenant: partial(deliver, tenant=tenant),
+    "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
+    "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),
+    "deliveries of a job": lambda tenant: partial(
+        told.page, tenant_id=tenant, chosen=told.Filter(job_id=tenant), **PAGE
+    ),
+    "deliveries to one": lambda tenant: partial(told.page, tenant_id=tenant, chosen=told.Filter(tenant), **PAGE),
+    "dead deliveries": lambda tenant: partial(
+        told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
+    ),
+    "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
 }
 
 
@@ -156,3 +199,11 @@ async def test_a_hot_statement_reads_by_an_index(db, history, name):
     assert found
     for plan in found:
         assert reads_few(plan), plan
+
+
+async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, history):
+    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(history, history)], limit=8))
+
+    # The few endpoints may be read one and all; what waits for them may not.
+    assert "Seq Scan on callback_deliveries" not in plan
+    assert "ix_callback_deliveries_due" in plan

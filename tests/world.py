@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 from fastapi import FastAPI
 
+from app.callbacks.sender import Sender
 from app.db import Database
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
@@ -37,6 +38,7 @@ class World:
     dispatcher: Dispatcher
     reconciler: Reconciler
     rescuer: Rescuer
+    sender: Sender
     parts: Parts
     folder: Path
 
@@ -51,6 +53,10 @@ class World:
     async def rescue(self) -> int:
         """One round of keeping results; how many files were handled."""
         return await run_once(self.rescuer)
+
+    async def send(self) -> int:
+        """One round of calling callers; how many callbacks were handled."""
+        return await run_once(self.sender)
 
     async def order(self, prompt: str = "a mecha lands", **body: Any) -> Any:
         """The job of a new order."""
@@ -149,6 +155,7 @@ async def build(
             "fal_api_url": "http://fal/v1",
             "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
             "public_url": "http://callsheet",
+            "callback_allow_networks": "127.0.0.0/8",
             "data": folder / "callsheet",
             "_env_file": None,
             **given,
@@ -165,4 +172,5 @@ async def build(
     await stack.enter_async_context(api)
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
-    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts, settings.data)
+    loops = (parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts.sender())
+    return World(parts.db, api, fal, *loops, parts, settings.data)

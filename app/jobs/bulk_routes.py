@@ -34,6 +34,7 @@ from app.jobs.bulk_schemas import (
     JobBatch,
 )
 from app.jobs.lifecycle import JobKey
+from app.jobs.ordering import Terms
 from app.jobs.schemas import JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
@@ -108,10 +109,10 @@ async def retry(request: Request, caller: JobsWriter, order: BulkRetry) -> BulkA
 
     Those that were tried again before aren't found again, so the same call goes on with the next.
     """
-    catalog = request.app.state.catalog
+    terms = Terms.of(request)
 
     async def one(session: AsyncSession, job: Job) -> BulkAnswer:
-        new_job, _ = await ordering.again(session, caller, catalog, job)
+        new_job, _ = await ordering.again(session, caller, terms, job)
         return BulkAnswer(id=job.id, result="retried", job=new_job.id, problem=None)
 
     other = aliased(Job)
@@ -124,7 +125,7 @@ async def _place(request: Request, caller: Caller, order: BatchedOrder, key: str
     db: Database = request.app.state.db
 
     async def place(session: AsyncSession) -> BatchAnswer:
-        job, new = await ordering.place(session, caller, request.app.state.catalog, order, key)
+        job, new = await ordering.place(session, caller, Terms.of(request), order, key)
         return BatchAnswer(status=202 if new else 200, job=JobView.of(job), problem=None)
 
     try:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import leases
 from app.billing import ledger
 from app.billing.prices import Quote
+from app.callbacks import outbox
 from app.db import new_id
 from app.errors import AppError
 from app.jobs import accounts, lanes
@@ -55,6 +56,7 @@ class Order:
     priority: Priority = Priority.NORMAL
     run_after: datetime | None = None
     deadline_s: float | None = None
+    callback_url: str | None = None
     idempotency_key: str | None = None
     digest: bytes = b""
     retry_of: UUID | None = None
@@ -91,6 +93,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
             idempotency_key=order.idempotency_key,
             order_digest=order.digest,
             retry_of=order.retry_of,
+            callback_url=order.callback_url,
             status=JobStatus.QUEUED,
             event_count=1,
             seconds=quote.seconds,
@@ -114,6 +117,8 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
         assert replayed is not None, "nothing but a repeat conflicts"  # noqa: S101
         return replayed, False
     await ledger.hold(session, job.tenant_id, job.id, quote.amount)
+    if order.callback_url is not None:
+        await outbox.ensure_of_jobs(session, job.tenant_id)
     note(session, job, "accepted")
     return job, True
 

@@ -19,7 +19,10 @@ from sqlalchemy.orm import aliased
 from app import leases, money
 from app.billing import ledger
 from app.billing.prices import settled_seconds
+from app.callbacks import outbox
+from app.callbacks.events import EventType
 from app.fal.messages import Accepted, Outcome, Progress, Refused, Report, job_error
+from app.jobs import callbacks
 from app.jobs.states import AttemptStatus, JobStatus, sources
 from app.jobs.tables import Attempt, Job, JobEvent
 from app.media import queries as media
@@ -208,16 +211,23 @@ async def move(session: AsyncSession, key: JobKey, to: JobStatus, why: str, **va
     The WHERE clause is the lock: when the webhook and the reconciler bring the
     same result, one of them gets the row and the other gets None.
     """
-    job = await session.scalar(
+    kind = f"job.{to}"
+    moved = await session.execute(
         update(Job)
         .where(Job.tenant_id == key.tenant_id, Job.id == key.id, Job.status.in_(sources(to)))
         .values(status=to, event_count=Job.event_count + 1, **values)
-        .returning(Job)
+        .returning(Job, func.now(), outbox.listeners(Job, kind))
         .execution_options(populate_existing=True)
     )
-    if job is not None:
-        note(session, job, why)
-        await session.flush()
+    row = moved.one_or_none()
+    if row is None:
+        return None
+    job: Job = row[0]
+    _, at, listeners = row
+    note(session, job, why)
+    await session.flush()
+    if listeners:
+        await callbacks.tell(session, job, listeners, kind, at, job.event_count)
     return job
 
 
@@ -245,7 +255,7 @@ async def _succeed(
         await ledger.charge(session, key.tenant_id, key.id, amount)
         if not media.add(session, key.tenant_id, key.id, report.output):
             # Nothing to keep, so nothing to wait for.
-            await _update(session, key, safe_at=func.now())
+            await _settle_files(session, key, safe_at=func.now())
     return job
 
 
@@ -260,16 +270,20 @@ async def files_settled(session: AsyncSession, tenant_id: UUID, job_id: UUID) ->
     lost = next((file.error for file in files if file.safe_at is None), None)
     length = next((file.measured_seconds for file in files if file.measured_seconds is not None), None)
     key = JobKey(tenant_id, job_id)
-    await _update(session, key, safe_at=None if lost else func.now(), safe_error=lost or None, measured_seconds=length)
+    safe_at = None if lost else func.now()
+    await _settle_files(session, key, safe_at=safe_at, safe_error=lost or None, measured_seconds=length)
 
 
-async def _update(session: AsyncSession, key: JobKey, **values: Any) -> None:
-    await session.execute(
+async def _settle_files(session: AsyncSession, key: JobKey, **values: Any) -> None:
+    settled = await session.execute(
         update(Job)
         .where(Job.tenant_id == key.tenant_id, Job.id == key.id)
         .values(values)
-        .execution_options(synchronize_session=False)
+        .returning(Job, outbox.listeners(Job, EventType.SAFE))
+        .execution_options(populate_existing=True)
     )
+    job, listeners = settled.one()
+    await callbacks.tell_safe(session, job, listeners)
 
 
 async def _move_to_end(

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Self
 
+from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
+from ssrfguard import Policy
 
 from app import money
 from app.billing.prices import Quote
 from app.billing.routes import priced
+from app.callbacks.routes import check_url
 from app.catalog.catalog import Catalog
 from app.errors import AppError, Fault
 from app.jobs import intake
@@ -37,14 +42,28 @@ class AlreadySucceeded(AppError):
     status, code = 409, "already_succeeded"
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an order is judged by: what is sold, and where callbacks may go."""
+
+    catalog: Catalog
+    callbacks: Policy
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Those of the service that *request* came to."""
+        state = request.app.state
+        return cls(state.catalog, state.callback_policy)
+
+
 async def place(
-    session: AsyncSession, caller: Caller, catalog: Catalog, order: JobOrder, idempotency_key: str | None
+    session: AsyncSession, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
 ) -> tuple[Job, bool]:
     """
     The job for *order*, and whether it is new.
 
-    Raises what a caller is told: UnknownModel, InvalidOrder, Unpriced, TooExpensive, InsufficientFunds or
-    IdempotencyConflict; then nothing was kept.
+    Raises what a caller is told: InvalidRequest (of the callback_url), UnknownModel, InvalidOrder, Unpriced,
+    TooExpensive, InsufficientFunds or IdempotencyConflict; then nothing was kept.
     """
     wanted = Order(
         model=order.model,
@@ -54,6 +73,7 @@ async def place(
         priority=Priority[order.priority.upper()],
         run_after=order.run_after,
         deadline_s=order.deadline_s,
+        callback_url=order.callback_url,
         idempotency_key=idempotency_key,
         digest=_digest(order),
     )
@@ -61,13 +81,15 @@ async def place(
     job = await intake.replay(session, caller, wanted)
     if job is not None:
         return job, False
-    quote = priced(catalog, order.model, order.input)
+    if order.callback_url is not None:
+        check_url(terms.callbacks, order.callback_url, "/callback_url")
+    quote = priced(terms.catalog, order.model, order.input)
     _within(quote, order.max_cost)
     return await intake.accept(session, caller, wanted, quote)
 
 
 async def again(
-    session: AsyncSession, caller: Caller, catalog: Catalog, job: Job, max_cost: str | None = None
+    session: AsyncSession, caller: Caller, terms: Terms, job: Job, max_cost: str | None = None
 ) -> tuple[Job, bool]:
     """
     The job that tries *job* again at today's price, and whether it is new: a job is retried once.
@@ -85,13 +107,14 @@ async def again(
         end_user=job.end_user,
         priority=Priority(job.priority),
         deadline_s=(job.deadline_at - job.created_at).total_seconds() if job.deadline_at is not None else None,
+        callback_url=job.callback_url,
         digest=job.order_digest,
         retry_of=job.id,
     )
     retry = await intake.replay(session, caller, wanted)
     if retry is not None:
         return retry, False
-    quote = priced(catalog, job.model, job.input)
+    quote = priced(terms.catalog, job.model, job.input)
     _within(quote, max_cost)
     return await intake.accept(session, caller, wanted, quote)
 

@@ -18,7 +18,7 @@ from app.jobs import decisions, ordering, queries, waiting
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
-from app.jobs.ordering import AlreadySucceeded, NotFinished, TooExpensive
+from app.jobs.ordering import AlreadySucceeded, NotFinished, Terms, TooExpensive
 from app.jobs.prefer import Prefer, ended, wait_s
 from app.jobs.queries import Filter
 from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
@@ -94,10 +94,10 @@ async def create(
     ever. To hang up meanwhile changes nothing about the job.
     """
     db: Database = request.app.state.db
-    catalog = request.app.state.catalog
+    terms = Terms.of(request)
 
     async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        job, new = await ordering.place(session, caller, catalog, order, idempotency_key)
+        job, new = await ordering.place(session, caller, terms, order, idempotency_key)
         return JobView.of(job), new
 
     job, new = await db.run(accept)
@@ -248,13 +248,13 @@ async def retry(
     The new job names its origin in `retry_of`. A job is retried once: asking again brings the same new job. To try a
     third time, retry the retry.
     """
-    catalog = request.app.state.catalog
+    terms = Terms.of(request)
 
     async def again(session: AsyncSession) -> tuple[JobView, bool] | None:
         job = await queries.get(session, caller.tenant_id, job_id)
         if job is None:
             return None
-        new_job, new = await ordering.again(session, caller, catalog, job, max_cost)
+        new_job, new = await ordering.again(session, caller, terms, job, max_cost)
         return JobView.of(new_job), new
 
     db: Database = request.app.state.db

@@ -70,6 +70,7 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
     "safe_at": "2026-11-22T14:31:42Z",
     "safe_error": None,
     "deadline_at": None,
+    "callback_url": None,
 }
 
 
@@ -96,6 +97,9 @@ class JobOrder(BaseModel):
     )
     deadline_s: float | None = Field(
         default=None, gt=0, le=604_800, description="Seconds within which the model must have started"
+    )
+    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")] | None = (
+        Field(default=None, description="Where to be told how the job ended, signed with `GET /v1/callback-secret`")
     )
     max_cost: Amount | None = Field(default=None, description="Refuse the order if its price is above this, in USD")
 
@@ -196,6 +200,7 @@ class JobView(BaseModel):
         description="Why the output could not be copied; what is still at fal is in `output`"
     )
     deadline_at: datetime | None
+    callback_url: str | None
 
     @classmethod
     def of(cls, job: Job, reasons: Mapping[UUID, WaitsFor] = NO_REASONS) -> Self:
@@ -215,6 +220,7 @@ class JobView(BaseModel):
             fal=FalView(request_id=job.fal_request_id, queue_position=job.queue_position),
             attempts=job.attempts,
             retry_of=job.retry_of,
+            callback_url=job.callback_url,
             safe_error=SafeError(**job.safe_error) if job.safe_error else None,
             **{
                 name: _utc(getattr(job, name))

@@ -54,6 +54,7 @@ class Job(Leased, Base):
     idempotency_key: Mapped[str | None]
     order_digest: Mapped[bytes]
     retry_of: Mapped[UUID | None]
+    callback_url: Mapped[str | None]
 
     status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
     waiting_for: Mapped[str | None]

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import Database
-from app.verify import life, money, paid, waiting
+from app.verify import life, money, paid, told, waiting
 from app.verify.books import Books
 from app.verify.check import Check, Finding, Severity, Tally, examine
 
-CHECKS: Final[Sequence[Check]] = (*money.CHECKS, *life.CHECKS, *waiting.CHECKS)
+CHECKS: Final[Sequence[Check]] = (*money.CHECKS, *life.CHECKS, *waiting.CHECKS, *told.CHECKS)
 OVERDUE_S: Final = 900.0
 """How long past the time of its next step a job counts as hanging: ten leases."""
 # Everything is read, which takes longer than a request's statement may, and is done soonest in the order of the

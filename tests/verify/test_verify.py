@@ -77,6 +77,22 @@ ATTEMPT_IN_QUEUE: Final = (
     f" SELECT tenant_id, gen_random_uuid(), id, 1, sha256('x'), 'unknown' FROM jobs WHERE id = '{job(QUEUED)}'"
 )
 
+
+def told(n: int, *, kind: str = "job.succeeded", sequence: int = 5, status: str = "pending") -> str:
+    """A delivery about a job, to an endpoint of its own."""
+    delivered = "now()" if status == "delivered" else "NULL"
+    return (
+        "WITH mine AS (SELECT tenant_id, id FROM jobs WHERE id = '" + job(n) + "'), made AS ("
+        "INSERT INTO callback_endpoints (tenant_id, id, url, events, secret)"
+        " SELECT tenant_id, gen_random_uuid(), 'https://caller.example/', '{}', sha256('x') FROM mine"
+        " RETURNING tenant_id, id)"
+        " INSERT INTO callback_deliveries"
+        " (tenant_id, id, endpoint_id, job_id, sequence, type, body, status, due_at, delivered_at)"
+        f" SELECT mine.tenant_id, gen_random_uuid(), made.id, mine.id, {sequence}, '{kind}', '', '{status}',"
+        f" {'NULL' if status == 'delivered' else 'now()'}, {delivered} FROM mine, made"
+    )
+
+
 PLANTED: Final = [
     ("fal_account_is_its_attempts", DONE, update("attempts", DONE, "fal_account = 'other'")),
     ("account_is_its_entries", DONE, update("accounts", DONE, "available = available + 0.000001")),
@@ -147,6 +163,11 @@ PLANTED: Final = [
     ("has_a_next_step", QUEUED, update("jobs", QUEUED, "due_at = NULL")),
     ("moves_in_time", RUNNING, update("jobs", RUNNING, "due_at = now() - interval '16 minutes'")),
     ("needs_a_verdict", UNKNOWN, "SELECT"),
+    ("ending_is_told", FAILED, update("jobs", FAILED, "callback_url = 'https://caller.example/'")),
+    ("delivery_has_its_event", DONE, told(DONE, sequence=9)),
+    ("delivery_has_its_event", DONE, told(DONE, sequence=4)),
+    ("delivery_has_its_event", DONE, told(DONE, kind="job.safe", sequence=6)),
+    ("delivered_was_taken", DONE, told(DONE, status="delivered")),
 ]
 
 

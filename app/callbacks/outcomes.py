@@ -1,0 +1,171 @@
+"""What an answer means: for its delivery, for its endpoint, and for what else was to be told there."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import clock
+from app.callbacks.post import Answer
+from app.callbacks.schedule import retry_s
+from app.callbacks.tables import Attempt, Delivery, DeliveryStatus, Endpoint
+
+log = structlog.get_logger()
+
+OVER: Final[dict[str, Any]] = {"due_at": None, "lease_owner": None}
+
+
+class Noted(StrEnum):
+    """What became of a delivery."""
+
+    DELIVERED = "delivered"
+    AGAIN = "again"
+    DEAD = "dead"
+
+
+class Why(StrEnum):
+    """Why a delivery was given up, or an endpoint disabled."""
+
+    EXHAUSTED = "exhausted"
+    GONE = "gone"
+    FAILING = "failing"
+    DISABLED = "endpoint_disabled"
+    BY_CALLER = "by_caller"
+    DELETED = "deleted"
+
+
+async def note(
+    session: AsyncSession,
+    delivery: Delivery,
+    endpoint: Endpoint,
+    answer: Answer,
+    *,
+    attempt_id: UUID,
+    disable_after_s: float,
+) -> Noted | None:
+    """
+    Note what came of sending *delivery*; None if somebody took it meanwhile, whose answer counts then.
+
+    The row carries the token it was taken with, so noting twice changes nothing.
+    """
+    wait_s = None if answer.gone else retry_s(delivery.tries, retry_after_s=answer.retry_after_s)
+    if answer.delivered:
+        noted, values = Noted.DELIVERED, {"status": DeliveryStatus.DELIVERED, "delivered_at": func.now(), **OVER}
+    elif wait_s is not None:
+        noted, values = Noted.AGAIN, {"due_at": func.now() + timedelta(seconds=wait_s), "lease_owner": None}
+    else:
+        noted, values = Noted.DEAD, _dead(Why.GONE if answer.gone else Why.EXHAUSTED)
+    kept = await session.execute(
+        update(Delivery).where(*_ours(delivery)).values(values).execution_options(synchronize_session=False)
+    )
+    if not kept.rowcount:  # type: ignore[attr-defined]
+        # The answer to an earlier commit may have got lost; then this try is on record.
+        return noted if await session.get(Attempt, (delivery.tenant_id, attempt_id)) else None
+    session.add(
+        Attempt(
+            tenant_id=delivery.tenant_id,
+            id=attempt_id,
+            delivery_id=delivery.id,
+            status_code=answer.status_code,
+            error=answer.error,
+            body=answer.body,
+            duration_ms=answer.duration_ms,
+        )
+    )
+    await session.flush()
+    if answer.gone:
+        await _gone(session, delivery)
+    if delivery.url is None:
+        await _judge(session, endpoint, answer, last=noted is Noted.DEAD, disable_after_s=disable_after_s)
+    return noted
+
+
+async def given_up(session: AsyncSession, delivery: Delivery) -> None:
+    """Give *delivery* up unsent: its endpoint is disabled."""
+    await session.execute(
+        update(Delivery)
+        .where(*_ours(delivery))
+        .values(_dead(Why.DISABLED))
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def disable(session: AsyncSession, tenant_id: UUID, endpoint_id: UUID, why: Why) -> None:
+    """Call the endpoint no more, and give up what was still to be told there; that can be replayed later."""
+    key = _endpoint(tenant_id, endpoint_id)
+    if not await _change(session, key, Endpoint.disabled_at.is_(None), disabled_at=func.now(), disabled_why=why):
+        return
+    waiting = and_(Delivery.endpoint_id == endpoint_id, Delivery.due_at.is_not(None))
+    await _give_up(session, tenant_id, waiting, Why.DISABLED)
+    log.warning("endpoint_disabled", endpoint_id=str(endpoint_id), why=why)
+
+
+async def _gone(session: AsyncSession, delivery: Delivery) -> None:
+    if delivery.url is None:
+        await disable(session, delivery.tenant_id, delivery.endpoint_id, Why.GONE)
+        return
+    # A job's own address: only what this job has still to tell there.
+    same = and_(Delivery.job_id == delivery.job_id, Delivery.endpoint_id == delivery.endpoint_id)
+    await _give_up(session, delivery.tenant_id, and_(same, Delivery.due_at.is_not(None)), Why.GONE)
+
+
+async def _give_up(session: AsyncSession, tenant_id: UUID, which: ColumnElement[bool], why: Why) -> None:
+    # What is being sent right now, too: then its answer changes nothing any more.
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.tenant_id == tenant_id, which)
+        .values(lease_token=Delivery.lease_token + 1, **_dead(why))
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _judge(
+    session: AsyncSession, endpoint: Endpoint, answer: Answer, *, last: bool, disable_after_s: float
+) -> None:
+    """Remember since when nothing gets through; warn at half of *disable_after_s*, disable after all of it."""
+    key = _endpoint(endpoint.tenant_id, endpoint.id)
+    if answer.delivered:
+        await _change(session, key, Endpoint.failing_since.is_not(None), failing_since=None, warned_at=None)
+        return
+    await _change(session, key, Endpoint.failing_since.is_(None), failing_since=func.now())
+    # Read anew: a neighbour may have got through meanwhile.
+    since = await session.scalar(select(Endpoint.failing_since).where(key))
+    failing = clock.now() - since if since is not None else timedelta(0)
+    if last and failing >= timedelta(seconds=disable_after_s):
+        await disable(session, endpoint.tenant_id, endpoint.id, Why.FAILING)
+    elif failing >= timedelta(seconds=disable_after_s / 2) and await _change(
+        session, key, Endpoint.warned_at.is_(None), warned_at=func.now()
+    ):
+        log.warning("endpoint_failing", endpoint_id=str(endpoint.id), failing_s=round(failing.total_seconds()))
+
+
+async def _change(session: AsyncSession, key: ColumnElement[bool], only_if: ColumnElement[bool], **values: Any) -> bool:
+    changed = await session.execute(
+        update(Endpoint).where(key, only_if).values(values).execution_options(synchronize_session=False)
+    )
+    return bool(changed.rowcount)  # type: ignore[attr-defined]
+
+
+def disabling_at(endpoint: Endpoint, disable_after_s: float) -> datetime | None:
+    """From when on a delivery that is given up disables *endpoint*; None while it works."""
+    if endpoint.failing_since is None or endpoint.disabled_at is not None:
+        return None
+    return endpoint.failing_since + timedelta(seconds=disable_after_s)
+
+
+def _dead(why: Why) -> dict[str, Any]:
+    return {"status": DeliveryStatus.DEAD, "dead_why": why, **OVER}
+
+
+def _endpoint(tenant_id: UUID, endpoint_id: UUID) -> ColumnElement[bool]:
+    return and_(Endpoint.tenant_id == tenant_id, Endpoint.id == endpoint_id)
+
+
+def _ours(delivery: Delivery) -> tuple[ColumnElement[bool], ...]:
+    """The row, for as long as nobody took it after us."""
+    same = and_(Delivery.tenant_id == delivery.tenant_id, Delivery.id == delivery.id)
+    return same, Delivery.lease_token == delivery.lease_token, Delivery.due_at.is_not(None)

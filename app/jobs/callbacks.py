@@ -1,0 +1,86 @@
+"""What callers are told about a job: which events, and what a callback says of its moment."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.callbacks import outbox
+from app.callbacks.events import EventType, body_of
+from app.jobs.schemas import JOB_EXAMPLE, JobView
+from app.jobs.tables import Job
+
+EXAMPLE: Final[dict[str, Any]] = {
+    "type": EventType.SUCCEEDED,
+    "timestamp": "2026-11-22T14:31:40Z",
+    "data": {"job": {**JOB_EXAMPLE, "safe_at": None}, "sequence": 5},
+}
+
+
+class JobNews(BaseModel):
+    """A job as it was when it happened, and the number of what happened."""
+
+    job: JobView
+    sequence: int = Field(description="Grows with each event of the job; of two, the higher is the later")
+
+
+class Callback(BaseModel):
+    """What a callback says. Its bytes are signed as https://www.standardwebhooks.com describes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    type: EventType
+    timestamp: datetime = Field(description="When it happened")
+    data: JobNews
+
+
+async def tell(session: AsyncSession, job: Job, listeners: list[UUID], kind: str, at: datetime, sequence: int) -> None:
+    """Write down that *listeners* are to be told of *kind*, with *job* as it is now; in the caller's transaction."""
+    news = JobNews(job=JobView.of(job), sequence=sequence)
+    when = at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    await outbox.add(
+        session,
+        listeners,
+        tenant_id=job.tenant_id,
+        job_id=job.id,
+        sequence=sequence,
+        kind=kind,
+        body=body_of(kind, when, news.model_dump_json()),
+        callback_url=job.callback_url,
+    )
+
+
+async def tell_safe(session: AsyncSession, job: Job, listeners: list[UUID] | None) -> None:
+    """Tell *listeners* that the job's files are safe; its number follows that of the job's last event."""
+    if listeners and job.safe_at is not None:
+        await tell(session, job, listeners, EventType.SAFE, job.safe_at, job.event_count + 1)
+
+
+def describe(webhooks: APIRouter) -> None:
+    """Add each kind of callback to the `webhooks` of the OpenAPI document."""
+    told = {
+        EventType.SUBMITTED: "fal has the job",
+        EventType.IN_PROGRESS: "fal runs the job",
+        EventType.SUCCEEDED: "The video is there, and charged",
+        EventType.FAILED: "There will be no video, and nothing is charged",
+        EventType.CANCELED: "The job was canceled, and nothing is charged",
+        EventType.EXPIRED: "The deadline passed before the job was sent",
+        EventType.SAFE: "Every file of the output is in our own storage",
+    }
+
+    async def callback(body: Callback) -> None:
+        """
+        Posted to your endpoints that ask for it, and each ending to the job's own `callback_url`.
+
+        Answer 2xx within 15 seconds. Anything else is tried again for about a day; 410 stops the endpoint. It may
+        come twice: `webhook-id` stays the same. Verify `webhook-signature` over the raw bytes, with any library of
+        standardwebhooks.com.
+        """
+
+    for kind, summary in told.items():
+        webhooks.add_api_route(
+            kind, callback, methods=["POST"], operation_id=kind, summary=summary, tags=["Callbacks"], status_code=204
+        )
