@@ -16,6 +16,8 @@ from app.billing import routes as billing
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.http import Edge
+from app.incidents import page as incidents_page
+from app.incidents import routes as incidents
 from app.jobs import receiver
 from app.jobs import routes as jobs
 from app.media import links
@@ -62,6 +64,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
             app.state.proving = Lock()
+            app.state.watch_s = settings.watch_s
             yield
 
     app = FastAPI(
@@ -79,10 +82,11 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, media.router, receiver.router, verify.router):
-        app.include_router(router)
+    for part in (catalog, jobs, billing, media, receiver, verify, incidents):
+        app.include_router(part.router)
     _add_operations(app)
     docs.install(app)
+    incidents_page.install(app)
     return app
 
 

@@ -62,6 +62,8 @@ StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+# What fal sent is the evidence in a dispute about a bill; a week is the least that helps anybody.
+Days = Annotated[int, Field(ge=7, le=36500)]
 
 
 class Settings(BaseSettings):
@@ -125,6 +127,9 @@ class Settings(BaseSettings):
     rescue_at_once: Count = Field(default=8, description="Results a worker copies to our own storage at once")
     progress_s: Seconds = Field(default=5.0, description="Shortest pause between two questions to fal about one job")
     poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
+    watch_s: Seconds = Field(default=15.0, description="How often incidents are watched for")
+    verify_every_s: Seconds = Field(default=86400.0, description="How often every promise is proved, as by `verify`")
+    inbox_days: Days = Field(default=30, description="Days that webhooks from fal are kept, as they came; 7 or more")
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
 
     @model_validator(mode="after")

@@ -5,16 +5,20 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 
 from app.catalog.catalog import Catalog, load
+from app.chores import Chores, Duty, Result
 from app.db import Database
 from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
-from app.jobs import lifecycle
+from app.incidents import queries as incidents
+from app.incidents.watcher import watch
+from app.jobs import inbox, lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
 from app.media.download import Limits
@@ -22,6 +26,8 @@ from app.media.measure import Measure
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
 from app.settings import Settings, SettingsError
+from app.verify.kept import kept
+from app.verify.verifier import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,25 @@ class Parts:
             lease_s=self.settings.lease_s,
             limits=Limits(size=self.settings.output_limit_bytes),
         )
+
+    def chores(self) -> Chores:
+        """The loop that does what is to be done every so often."""
+
+        async def watch_for_incidents(_: Result | None) -> Result:
+            return {"blind": await watch(self.db)}
+
+        async def prove(before: Result | None) -> Result:
+            return kept(await verify(self.db), before)
+
+        async def prune_inbox(_: Result | None) -> Result:
+            return {"deleted": await inbox.prune(self.db, timedelta(days=self.settings.inbox_days))}
+
+        duties = (
+            Duty(incidents.CHORE, self.settings.watch_s, watch_for_incidents),
+            Duty("verify", self.settings.verify_every_s, prove),
+            Duty("prune_inbox", inbox.EVERY_S, prune_inbox),
+        )
+        return Chores(self.db, duties, owner=self.owner, lease_s=self.settings.lease_s)
 
 
 @asynccontextmanager

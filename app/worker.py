@@ -31,6 +31,7 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         "dispatcher": parts.dispatcher(),
         "reconciler": parts.reconciler(),
         "rescuer": parts.rescuer(),
+        "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
     listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))

@@ -9,8 +9,10 @@ import time
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
+from app import chores
 from app.billing import tables as billing
 from app.db import Base
+from app.incidents import tables as incidents
 from app.jobs import tables as jobs
 from app.media import tables as media
 from app.settings import SettingsError
@@ -20,7 +22,7 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, jobs, media, tenants)  # imported, so that their tables are in the metadata
+TABLES = (billing, chores, incidents, jobs, media, tenants)  # imported, so that their tables are in the metadata
 
 
 def run_online() -> None:

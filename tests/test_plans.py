@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
 from app.db import Database
-from app.jobs import intake, queries
+from app.incidents import queries as incidents
+from app.incidents import watcher
+from app.incidents.kinds import KINDS, Kind
+from app.jobs import inbox, intake, queries
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
@@ -51,6 +55,22 @@ KEYS = text("""
     SELECT id, gen_random_uuid(), 'key', 'cs_', sha256((id::text || n)::bytea), '{}'
     FROM tenants, generate_series(1, 200) AS n
 """)
+OUTPUTS = text("""
+    INSERT INTO outputs (tenant_id, job_id, number, source_url, vanishes_at, path, size, sha256, safe_at)
+    SELECT tenant_id, id, 1, 'x', finished_at + interval '7 days', 'x', 1, sha256('x'), now()
+    FROM jobs WHERE status = 'succeeded'
+""")
+INBOX = text("""
+    INSERT INTO webhook_inbox (id, digest, verdict, headers, body, body_size, received_at)
+    SELECT gen_random_uuid(), sha256(id::text::bytea), 'settled', '{}', 'x', 1, created_at FROM jobs
+""")
+INCIDENTS = text("""
+    INSERT INTO incidents (id, kind, subject, closed_at, since, until, jobs, amount, detail, dismissed_at,
+                           dismissed_by, dismissed_why)
+    SELECT gen_random_uuid(), 'kind-' || n % 7, n, now(), now(), now(), 1, 1, '{}', d.at, d.said, d.said
+    FROM generate_series(1, 5000) AS n
+    LEFT JOIN (SELECT now() AS at, 'x' AS said) AS d ON n % 50 = 0
+""")
 
 
 @pytest.fixture
@@ -61,7 +81,8 @@ async def history(db: Database) -> UUID:
         await session.execute(FINISHED_JOBS, {"count": ENDED})
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
-        await session.execute(KEYS)
+        for past in (KEYS, OUTPUTS, INBOX, INCIDENTS):
+            await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -100,6 +121,14 @@ async def reconcile(session: AsyncSession) -> Any:
     return await leases.claim(session, Job, Job.status.in_(AWAITED), owner="x", limit=32, lease_s=60)
 
 
+def looking_for(kind: Kind) -> Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]:
+    async def look(session: AsyncSession) -> Any:
+        return await session.execute(text(kind.sql), {"dismissed": watcher.NEVER})
+
+    return lambda _: look
+
+
+OVER_JOBS = [kind for kind in KINDS if "chores" not in kind.sql]
 PAGE: dict[str, Any] = {"limit": 21}
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60),
@@ -115,6 +144,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "page by model": lambda tenant: partial(queries.page, tenant_id=tenant, model="model-3", **PAGE),
     "page by end user": lambda tenant: partial(queries.page, tenant_id=tenant, end_user="user-3", **PAGE),
     "page by metadata": lambda tenant: partial(queries.page, tenant_id=tenant, metadata={"n": "3"}, **PAGE),
+    "prune": lambda _: partial(inbox._delete, older_than=timedelta(days=30), limit=500),
+    "incidents": lambda _: partial(incidents.page, limit=21),
+    "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
+    "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
+    "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
+    **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
 }
 
 
