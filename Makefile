@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt lock migration verify-scale clean setup setup-dev
+.PHONY: help run test chaos check fmt lock migration verify-scale pictures clean setup setup-dev
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -58,6 +58,9 @@ migration: setup-dev ## Write the migration that the tables ask for; takes MESSA
 
 verify-scale: setup-dev ## Prove the promises on a million jobs and say how long it took; takes JOBS=1000000
 	@$(BIN)/python -m tests.verify.scale $(or $(JOBS),1000000)
+
+pictures: setup-dev ## Take the README's pictures anew; needs a Chromium
+	@PICTURES=1 $(BIN)/pytest tests/incidents/test_page.py
 
 clean: ## Remove .venv and every cache; your data stays
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -18,6 +18,8 @@ from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.http import Edge
+from app.incidents import page as incidents_page
+from app.incidents import routes as incidents
 from app.jobs import bulk_routes as bulk
 from app.jobs import callbacks, receiver, stream
 from app.jobs import routes as jobs
@@ -85,6 +87,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.proving = asyncio.Lock()
             app.state.callback_policy = parts.callback_policy
             app.state.disable_after_s = settings.callback_disable_after_s
+            app.state.watch_s = settings.watch_s
             yield
 
     app = FastAPI(
@@ -102,11 +105,12 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
     errors.install(app)
-    for routes in (catalog, jobs, bulk, stream, billing, endpoints, deliveries, media, receiver, verify):
+    for routes in (catalog, jobs, bulk, stream, billing, endpoints, deliveries, media, receiver, verify, incidents):
         app.include_router(routes.router)
     callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)
+    incidents_page.install(app)
     return app
 
 

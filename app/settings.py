@@ -121,6 +121,8 @@ class FalAccountSetting(BaseModel):
 
 AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 FalAccounts = Annotated[dict[AccountName, FalAccountSetting] | None, NoDecode, BeforeValidator(_json_object)]
+# What fal sent is the evidence in a dispute about a bill; a week is the least that helps anybody.
+Days = Annotated[int, Field(ge=7, le=36500)]
 
 
 class Settings(BaseSettings):
@@ -212,6 +214,9 @@ class Settings(BaseSettings):
     rescue_at_once: Count = Field(default=8, description="Results a worker copies to our own storage at once")
     progress_s: Seconds = Field(default=5.0, description="Shortest pause between two questions to fal about one job")
     poll_s: Seconds = Field(default=1.0, description="How often a worker looks for work that nobody announced")
+    watch_s: Seconds = Field(default=15.0, description="How often incidents are watched for")
+    verify_every_s: Seconds = Field(default=86400.0, description="How often every promise is proved, as by `verify`")
+    inbox_days: Days = Field(default=30, description="Days that webhooks from fal are kept, as they came; 7 or more")
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
 
     @model_validator(mode="after")

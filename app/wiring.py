@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 from ssrfguard import Policy
@@ -12,13 +13,16 @@ from ssrfguard import Policy
 from app.callbacks import targets
 from app.callbacks.sender import Sender
 from app.catalog.catalog import Catalog, load
+from app.chores import Chores, Duty, Result
 from app.db import Database
 from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
 from app.http import guarded_transport, new_client
-from app.jobs import lifecycle
+from app.incidents import queries as incidents
+from app.incidents.watcher import watch
+from app.jobs import inbox, lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.fairness import Caps
 from app.jobs.reconciler import Reconciler
@@ -27,6 +31,8 @@ from app.media.measure import Measure
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
 from app.settings import Settings, SettingsError
+from app.verify.kept import kept
+from app.verify.verifier import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,25 @@ class Parts:
             timeout_s=self.settings.callback_timeout_s,
             disable_after_s=self.settings.callback_disable_after_s,
         )
+
+    def chores(self) -> Chores:
+        """The loop that does what is to be done every so often."""
+
+        async def watch_for_incidents(_: Result | None) -> Result:
+            return {"blind": await watch(self.db)}
+
+        async def prove(before: Result | None) -> Result:
+            return kept(await verify(self.db), before)
+
+        async def prune_inbox(_: Result | None) -> Result:
+            return {"deleted": await inbox.prune(self.db, timedelta(days=self.settings.inbox_days))}
+
+        duties = (
+            Duty(incidents.CHORE, self.settings.watch_s, watch_for_incidents),
+            Duty("verify", self.settings.verify_every_s, prove),
+            Duty("prune_inbox", inbox.EVERY_S, prune_inbox),
+        )
+        return Chores(self.db, duties, owner=self.owner, lease_s=self.settings.lease_s)
 
 
 @asynccontextmanager

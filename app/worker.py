@@ -32,6 +32,7 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         "reconciler": parts.reconciler(),
         "rescuer": parts.rescuer(),
         "sender": parts.sender(),
+        "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
     listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))

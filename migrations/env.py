@@ -9,9 +9,11 @@ import time
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
+from app import chores
 from app.billing import tables as billing
 from app.callbacks import tables as callbacks
 from app.db import Base
+from app.incidents import tables as incidents
 from app.jobs import tables as jobs
 from app.media import tables as media
 from app.settings import SettingsError
@@ -21,7 +23,7 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, callbacks, jobs, media, tenants)  # imported, so that their tables are in the metadata
+TABLES = (billing, callbacks, chores, incidents, jobs, media, tenants)  # imported, so that they are in the metadata
 
 
 def run_online() -> None:

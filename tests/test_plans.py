@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,10 @@ from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
 from app.db import Database
-from app.jobs import intake, news, queries, waiting
+from app.incidents import queries as incidents
+from app.incidents import watcher
+from app.incidents.kinds import KINDS, Kind
+from app.jobs import inbox, intake, news, queries, waiting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -83,6 +87,22 @@ CALLBACK_ATTEMPTS = text("""
     INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
     SELECT tenant_id, gen_random_uuid(), id, 200, '', 5 FROM callback_deliveries
 """)
+OUTPUTS = text("""
+    INSERT INTO outputs (tenant_id, job_id, number, source_url, vanishes_at, path, size, sha256, safe_at)
+    SELECT tenant_id, id, 1, 'x', finished_at + interval '7 days', 'x', 1, sha256('x'), now()
+    FROM jobs WHERE status = 'succeeded'
+""")
+INBOX = text("""
+    INSERT INTO webhook_inbox (id, digest, verdict, headers, body, body_size, received_at)
+    SELECT gen_random_uuid(), sha256(id::text::bytea), 'settled', '{}', 'x', 1, created_at FROM jobs
+""")
+INCIDENTS = text("""
+    INSERT INTO incidents (id, kind, subject, closed_at, since, until, jobs, amount, detail, dismissed_at,
+                           dismissed_by, dismissed_why)
+    SELECT gen_random_uuid(), 'kind-' || n % 7, n, now(), now(), now(), 1, 1, '{}', d.at, d.said, d.said
+    FROM generate_series(1, 5000) AS n
+    LEFT JOIN (SELECT now() AS at, 'x' AS said) AS d ON n % 50 = 0
+""")
 
 
 @pytest.fixture
@@ -94,11 +114,12 @@ async def history(db: Database) -> UUID:
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
         await session.execute(EVENTS)
-        await session.execute(KEYS)
         await session.execute(OTHERS)
         await session.execute(ENDPOINTS)
         await session.execute(DELIVERIES)
         await session.execute(CALLBACK_ATTEMPTS)
+        for past in (KEYS, OUTPUTS, INBOX, INCIDENTS):
+            await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -139,6 +160,16 @@ async def reconcile(session: AsyncSession) -> Any:
 
 
 CAPS = Caps({"default": 1000}, {"model-1": 1000}, 1000)
+
+
+def looking_for(kind: Kind) -> Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]:
+    async def look(session: AsyncSession) -> Any:
+        return await session.execute(text(kind.sql), {"dismissed": watcher.NEVER})
+
+    return lambda _: look
+
+
+OVER_JOBS = [kind for kind in KINDS if "chores" not in kind.sql]
 PAGE: dict[str, Any] = {"limit": 21}
 ALL = told.Filter()
 
@@ -189,6 +220,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
     ),
     "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
+    "prune": lambda _: partial(inbox._delete, older_than=timedelta(days=30), limit=500),
+    "incidents": lambda _: partial(incidents.page, limit=21),
+    "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
+    "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
+    "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
+    **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
 }
 
 

@@ -44,6 +44,10 @@ jobs.command("app.cli.jobs:index", name="list", help="List jobs, newest first.")
 jobs.command("app.cli.jobs:cancel", help="Cancel a job; what fal has already may still finish, and cost.")
 jobs.command("app.cli.resolve:resolve", help="Say what became of a lost submit, where fal's word can't be had.")
 
+app.command(incidents := App(name="incidents", help="What needs a person: list it, dismiss what can't heal."))
+incidents.command("app.cli.incidents:show", name="list", help="List what needs a person.")
+incidents.command("app.cli.incidents:dismiss", help="Close an incident that can't heal by itself.")
+
 
 def main() -> None:
     """Run the command line; what a user can mend is told in one line, without a traceback."""

@@ -153,7 +153,7 @@ class Rescuer:
         noted = await session.execute(
             update(Output)
             .where(*_ours(row))
-            .values(error=told, due_at=None, lease_owner=None)
+            .values(error=told, given_up_at=func.now(), due_at=None, lease_owner=None)
             .execution_options(synchronize_session=False)
         )
         if noted.rowcount:  # type: ignore[attr-defined]

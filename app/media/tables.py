@@ -37,6 +37,7 @@ class Output(Leased, Base):
     measured_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
     safe_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
+    given_up_at: Mapped[datetime | None]
 
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"]),
@@ -50,6 +51,7 @@ class Output(Leased, Base):
         CheckConstraint("safe_at IS NOT NULL OR due_at IS NOT NULL OR error IS NOT NULL", name="given_up_has_error"),
         CheckConstraint("measured_seconds > 0", name="measured_not_zero"),
         Index("ix_outputs_due", "vanishes_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_outputs_given_up", "given_up_at", postgresql_where=text("given_up_at IS NOT NULL")),
     )
 
 

@@ -2,8 +2,11 @@
 
 import pytest
 
+from app.main import create_app
+from app.settings import Settings
 from app.tenants.keys import Scope
 from tests import factories as make
+from tests.conftest import client_of
 
 
 @pytest.fixture
@@ -50,3 +53,14 @@ async def test_only_a_key_with_the_scope_may_ask(api, db):
 @pytest.mark.parametrize("overdue_s", ["0", "-1", "soon", "inf"])
 async def test_a_time_that_is_none_is_refused(api, caller, overdue_s):
     assert (await api.get("/v1/admin/verify", params={"overdue_s": overdue_s})).status_code == 422
+
+
+async def test_it_is_done_one_at_a_time(db, database_url, caller, api):
+    key = api.headers["Authorization"]
+    app = create_app(Settings.read(database_url=database_url, fal_key="test", _env_file=None))
+    async with app.router.lifespan_context(app), client_of(app) as client, app.state.proving:
+        answer = await client.get("/v1/admin/verify", headers={"Authorization": key})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "verify_running")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert (await api.get("/v1/admin/verify")).status_code == 200
