@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.callbacks.tables import Attempt, Delivery, DeliveryStatus, Endpoint
@@ -35,16 +35,6 @@ class Filter:
         if self.created_before is not None:
             wanted.append(Delivery.created_at < self.created_before)
         return and_(*wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetters:
-    """What was given up for one endpoint, and since when."""
-
-    tenant_id: UUID
-    endpoint_id: UUID
-    count: int
-    oldest_at: datetime
 
 
 async def endpoint(session: AsyncSession, tenant_id: UUID, endpoint_id: UUID, *, lock: bool = False) -> Endpoint | None:
@@ -92,13 +82,3 @@ async def attempts(session: AsyncSession, tenant_id: UUID, delivery_id: UUID, *,
     wanted = select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.delivery_id == delivery_id)
     newest = (await session.scalars(wanted.order_by(Attempt.id.desc()).limit(limit))).all()
     return list(reversed(newest))
-
-
-async def dead_letters(session: AsyncSession) -> Sequence[DeadLetters]:
-    """What was given up and not replayed, whoever's it is, by endpoint."""
-    dead = (
-        select(Delivery.tenant_id, Delivery.endpoint_id, func.count(), func.min(Delivery.created_at))
-        .where(Delivery.status == DeliveryStatus.DEAD)
-        .group_by(Delivery.tenant_id, Delivery.endpoint_id)
-    )
-    return [DeadLetters(*row) for row in (await session.execute(dead)).all()]

@@ -75,18 +75,57 @@ KINDS: Final = (
     Kind(
         "hanging",
         "Nobody takes the next step",
-        "The next step of these jobs has been due for more than a quarter of an hour: no worker runs, or there is far"
-        " more to do than they get done. Start one, or more: callsheet work.",
-        # The priorities are named, for the index of the queue begins with them.
+        "fal has these jobs, or may have them, and has not been asked about them for more than a quarter of an hour:"
+        " no worker runs, or there is far more to do than they get done. Start one, or more: callsheet work.",
         _jobs("""
-            SELECT id AS job_id, due_at AS at, quoted AS amount FROM jobs
-            WHERE status = 'queued' AND priority IN (0, 1, 2)
-                AND due_at < now() - interval '15 minutes' AND due_at > :dismissed
-            UNION ALL
             SELECT id AS job_id, due_at AS at, quoted AS amount FROM jobs
             WHERE status IN ('submitting', 'submit_unknown', 'submitted', 'in_progress')
                 AND due_at < now() - interval '15 minutes' AND due_at > :dismissed
         """),
+    ),
+    Kind(
+        "backlog",
+        "Jobs have long been waiting to be sent",
+        "These jobs have been ready for more than an hour, and not sent: an account is locked or at its cap"
+        " (callsheet fal), a tenant or model is at its cap (callsheet tenants list), or no worker runs. callsheet jobs"
+        " show JOB says what one waits for.",
+        _jobs("""
+            SELECT id AS job_id, due_at AS at, quoted AS amount FROM jobs
+            WHERE status = 'queued' AND due_at < now() - interval '1 hour' AND due_at > :dismissed
+        """),
+    ),
+    Kind(
+        "account_locked",
+        "fal takes nothing on this account",
+        "fal says that the account is locked, most often for want of balance, or refuses its key (callsheet fal). Top"
+        " it up at fal.ai/dashboard/billing, or set another key. The jobs stay queued with their money held; one is let"
+        " through every few minutes, and when fal takes it the rest follow.",
+        f"""
+            SELECT name AS subject, since, since AS until, jobs, amount,
+                jsonb_build_object('why', locked_why, 'said', locked_detail, 'at_least', jobs = {MOST}) AS detail
+            FROM fal_accounts, LATERAL (
+                SELECT count(*) AS jobs, coalesce(sum(quoted), 0) AS amount
+                FROM (SELECT quoted FROM jobs WHERE status = 'queued' LIMIT {MOST}) AS queued
+            ) AS waiting
+            WHERE locked_why IS NOT NULL
+        """,  # noqa: S608 - all of it is ours
+    ),
+    Kind(
+        "dead_letters",
+        "Callbacks were given up",
+        "This endpoint of a caller took none of its callbacks for a day, or was disabled. Tell its owner (callsheet"
+        " tenants list names the tenant). Once it is"
+        " mended: PATCH /v1/endpoints/{id} enables it, POST /v1/deliveries/replay to send them again.",
+        f"""
+            SELECT CAST(endpoint_id AS text) AS subject, min(queued_at) AS since, max(queued_at) AS until,
+                count(DISTINCT job_id) AS jobs, 0 AS amount,
+                jsonb_build_object('tenant', tenant_id, 'deliveries', count(*), 'at_least', count(*) = {MOST}) AS detail
+            FROM (
+                SELECT tenant_id, endpoint_id, queued_at, job_id FROM callback_deliveries
+                WHERE status = 'dead' LIMIT {MOST}
+            ) AS dead
+            GROUP BY tenant_id, endpoint_id
+        """,  # noqa: S608 - all of it is ours
     ),
     Kind(
         "rescue_failed",

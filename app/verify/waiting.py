@@ -19,9 +19,16 @@ CHECKS: Final = (
     ),
     Check(
         "moves_in_time",
-        "No unfinished job is long past the time of its next step.",
+        "No job that fal has, or may have, is long past the time of its next step.",
         UNFINISHED,
-        "due_at < now() - make_interval(secs => :overdue_s)",
+        "status <> 'queued' AND due_at < now() - make_interval(secs => :overdue_s)",
+    ),
+    Check(
+        "is_sent_in_time",
+        "No job is ready for long without being sent; caps, a locked account or too few workers make it wait.",
+        UNFINISHED,
+        "status = 'queued' AND due_at < now() - make_interval(secs => :overdue_s)",
+        Severity.WARNING,
     ),
     Check(
         "needs_a_verdict",

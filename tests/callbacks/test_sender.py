@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from app import clock
 from app.callbacks import outcomes, queries, replays, signing, targets
@@ -15,6 +16,8 @@ from app.callbacks.post import Answer
 from app.callbacks.schedule import PAUSES_S
 from app.db import new_id
 from app.http import guarded_transport, new_client
+from app.incidents.tables import Incident
+from app.incidents.watcher import watch
 from app.jobs import lifecycle
 from app.jobs.lifecycle import JobKey
 from app.jobs.states import JobStatus
@@ -412,8 +415,10 @@ async def test_after_its_last_try_a_delivery_is_dead_listed_and_can_be_replayed(
             assert await run_once(sender) == 1
         (dead,) = await rows.deliveries(db, caller)
         assert (dead.status, dead.dead_why, dead.due_at) == ("dead", "exhausted", None)
-        (letters,) = await db.run(queries.dead_letters)
-        assert (letters.endpoint_id, letters.count) == (endpoint.id, 1)
+        await watch(db)
+        async with db.session() as session:
+            told = select(Incident).where(Incident.kind == "dead_letters", Incident.closed_at.is_(None))
+            assert (await session.scalars(told)).one().subject == str(endpoint.id)
 
         receiver.replies[:] = [OK]
         assert await db.run(lambda session: replays.replay(session, caller.tenant_id, queries.Filter())) == 1

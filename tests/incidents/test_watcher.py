@@ -8,7 +8,7 @@ from functools import partial
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from app.chores import Chore
 from app.errors import NotFound
@@ -19,7 +19,7 @@ from app.incidents.queries import IncidentClosed
 from app.incidents.tables import Incident
 from app.incidents.watcher import watch
 from app.jobs import lifecycle
-from app.jobs.tables import Attempt, Job
+from app.jobs.tables import Attempt, FalAccount, Job
 from app.media.tables import Output
 from app.verify.kept import kept
 from app.verify.verifier import verify
@@ -264,24 +264,46 @@ async def test_what_fal_has_for_far_too_long_is_overdue(db, intent, minutes, exp
     assert [(each.kind, each.jobs, each.amount) for each in await incidents(db)] == [("overdue", 1, QUOTED)] * late
 
 
-@pytest.mark.parametrize("step", ["queued", "submitting", "submitted"])
-async def test_a_next_step_that_nobody_takes_is_hanging_until_somebody_does(db, step):
+@pytest.mark.parametrize(
+    ("step", "kind", "minutes"),
+    [("queued", "backlog", 60), ("submitting", "hanging", 15), ("submitted", "hanging", 15)],
+)
+async def test_a_next_step_that_nobody_takes_is_one_until_somebody_does(db, step, kind, minutes):
     caller = await make.make_tenant(db)
     await make.accept(db, caller)
     if step != "queued":
         (intent,) = await make.take(db)
         if step == "submitted":
             await make.submit(db, intent)
-    await earlier(db, Job, due_at=10)
+    await earlier(db, Job, due_at=minutes - 5)
     await watch(db)
     assert await incidents(db) == []
-    await earlier(db, Job, due_at=20)
+    await earlier(db, Job, due_at=minutes + 5)
 
     await watch(db)
 
     one = await only(db)
-    assert (one.kind, one.jobs, one.amount) == ("hanging", 1, QUOTED)
+    assert (one.kind, one.jobs, one.amount) == (kind, 1, QUOTED)
     await make.let_time_pass(db)
+    await watch(db)
+    assert (await only(db)).closed_at is not None
+
+
+async def test_a_locked_account_is_one_for_all_its_jobs_until_it_opens(db):
+    caller = await make.make_tenant(db)
+    await make.accept(db, caller)
+    await make.accept(db, caller)
+    locked = {"locked_why": "account_locked", "locked_detail": "Exhausted balance.", "probe_at": func.now()}
+    async with db.session() as session:
+        await session.execute(insert(FalAccount).values(name="studio", **locked))
+
+    await watch(db)
+
+    one = await only(db)
+    assert (one.kind, one.subject, one.jobs, one.amount) == ("account_locked", "studio", 2, 2 * QUOTED)
+    assert one.detail["said"] == "Exhausted balance."
+    async with db.session() as session:
+        await session.execute(update(FalAccount).values(locked_why=None, probe_at=None))
     await watch(db)
     assert (await only(db)).closed_at is not None
 

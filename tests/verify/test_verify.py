@@ -162,6 +162,7 @@ PLANTED: Final = [
     ("has_a_next_step", SUBMITTED, update("jobs", SUBMITTED, "due_at = NULL")),
     ("has_a_next_step", QUEUED, update("jobs", QUEUED, "due_at = NULL")),
     ("moves_in_time", RUNNING, update("jobs", RUNNING, "due_at = now() - interval '16 minutes'")),
+    ("is_sent_in_time", QUEUED, update("jobs", QUEUED, "due_at = now() - interval '16 minutes'")),
     ("needs_a_verdict", UNKNOWN, "SELECT"),
     ("ending_is_told", FAILED, update("jobs", FAILED, "callback_url = 'https://caller.example/'")),
     ("delivery_has_its_event", DONE, told(DONE, sequence=9)),
