@@ -120,11 +120,15 @@ class Cost(BaseModel):
 class Waiting(BaseModel):
     """What an unfinished job waits for."""
 
-    waits_for: Literal["dispatch", "run_after", "account_locked", "fal_queue", "fal", "verdict"] = Field(
+    waits_for: Literal[
+        "dispatch", "run_after", "account_locked", "fal_queue", "fal", "fal_answer", "video", "verdict"
+    ] = Field(
         alias="for",
         description=(
             "`dispatch`: our own queue; `run_after`: its time; `account_locked`: the fal account takes no requests; "
             "`fal_queue`: requests ahead of it at fal; `fal`: fal works on it or can't be reached; "
+            "`fal_answer`: fal was asked and gave no usable answer, not even that it ended, and is asked again; "
+            "`video`: its price depends on the length of a video that can't be read just now; "
             "`verdict`: fal's answer to the submit got lost, and only fal's own word settles it"
         ),
     )
