@@ -38,6 +38,7 @@ class World:
     reconciler: Reconciler
     rescuer: Rescuer
     parts: Parts
+    app: FastAPI
     folder: Path
 
     async def dispatch(self) -> int:
@@ -171,4 +172,5 @@ async def build(
     await stack.enter_async_context(api)
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
-    return World(parts.db, api, fal, parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts, settings.data)
+    loops = parts.dispatcher(), parts.reconciler(), parts.rescuer()
+    return World(parts.db, api, fal, *loops, parts, callsheet.app, settings.data)
