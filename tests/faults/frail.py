@@ -1,11 +1,12 @@
 """A database that fails at one exact transaction: as if the process died there, or the connection was cut."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
 
@@ -37,23 +38,19 @@ class Frail(Database):
         # The same connections; only the way to them is worse.
         self.__dict__.update(db.__dict__)
         self._fault = fault
-        self._run = 0
+        self._count = 0
 
-    async def run(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
         """As ever, but for that one time; a dead process runs nothing any more."""
-        self._run += 1
-        fault = self._fault
-        if self._run < fault.number or (self._run > fault.number and not fault.dies):
-            return await super().run(work)
+        self._count += 1
+        number, fault = self._count, self._fault
         error = Died() if fault.dies else OperationalError("cut", None, Exception("cut"))
-        if self._run > fault.number:
+        if number > fault.number and fault.dies:
             raise error
-
-        async def rolled_back(session: Any) -> Any:
-            await work(session)
+        async with super().session() as session:
+            yield session
+            if number == fault.number and fault.moment is Moment.BEFORE:
+                raise error
+        if number == fault.number:
             raise error
-
-        if fault.moment is Moment.BEFORE:
-            return await super().run(rolled_back)
-        await super().run(work)
-        raise error
