@@ -40,6 +40,7 @@ class World:
     rescuer: Rescuer
     sender: Sender
     parts: Parts
+    app: FastAPI
     folder: Path
 
     async def dispatch(self) -> int:
@@ -83,6 +84,12 @@ class World:
         for _ in range(STEPS):
             moved = await self.fal.put("/simulator/clock", json={"advance_s": seconds / STEPS})
             assert moved.is_success, moved.text
+
+    async def over_at_fal(self, within_s: float = 10.0) -> None:
+        """Wait until fal has ended all that it has: making a real video takes longer than moving a clock."""
+        async with asyncio.timeout(within_s):
+            while any(request["state"] != "COMPLETED" for request in await self.books()):
+                await asyncio.sleep(0.01)
 
     async def ended(self, job_id: str, within_s: float = 10.0) -> Any:
         """The job once it has ended, by whoever brings the news."""
@@ -173,4 +180,4 @@ async def build(
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
     loops = (parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts.sender())
-    return World(parts.db, api, fal, *loops, parts, settings.data)
+    return World(parts.db, api, fal, *loops, parts, callsheet.app, settings.data)

@@ -8,6 +8,7 @@ as fal says. An operator's word stands where fal's can't be had; if it was wrong
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import AppError
@@ -67,11 +68,16 @@ async def cancel_answered(session: AsyncSession, key: AttemptKey, answer: Cancel
 async def resolve_accepted(session: AsyncSession, job: Job, request_id: str, reason: str | None) -> None:
     """An operator found that fal has the job, as *request_id*: fal is asked about that. Raises Unresolvable."""
     key = await _unknown(session, job)
+    belongs_elsewhere = Unresolvable(f"Request {request_id} belongs to another attempt.")
     if await queries.taken(session, request_id):
-        raise Unresolvable(f"Request {request_id} belongs to another attempt.")
+        raise belongs_elsewhere
     await _remark(session, JobKey(job.tenant_id, job.id), _said(f"fal has it as {request_id}", reason))
     expected_s = await queries.typical_s(session, job.model)
-    await lifecycle.submitted(session, key, Accepted(request_id), expected_s=expected_s, ask_s=0)
+    try:
+        await lifecycle.submitted(session, key, Accepted(request_id), expected_s=expected_s, ask_s=0)
+    except IntegrityError:
+        # Its own attempt heard of it in this very moment.
+        raise belongs_elsewhere from None
 
 
 async def resolve_not_accepted(session: AsyncSession, job: Job, reason: str) -> None:

@@ -2,8 +2,12 @@
 Which request a submit became whose answer got lost: told by fal's history.
 
 A request is recognised by endpoint, time and exact input, and only if there is no doubt: one request that
-could be it, and one attempt that it could be. That none is listed proves nothing, since fal may not list
-what hasn't started.
+could be it, and one attempt that it could be.
+
+That none is listed proves nothing, and no job is sent again for it. fal promises neither that it lists what
+waits in its queue (for hours, if the account is busy) nor how soon anything is listed, nor that inputs are kept;
+so a submit that a worker never came to send, because it was killed right before, can't be told from one that
+waits there. Such a job keeps its hold as `submit_unknown` until its webhook or an operator decides.
 """
 
 import json

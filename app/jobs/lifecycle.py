@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Update, case, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -26,6 +28,8 @@ from app.jobs import callbacks
 from app.jobs.states import AttemptStatus, JobStatus, sources
 from app.jobs.tables import Attempt, Job, JobEvent
 from app.media import queries as media
+
+log = structlog.get_logger()
 
 
 class JobKey(NamedTuple):
@@ -54,21 +58,15 @@ class Applied(StrEnum):
 async def submitted(
     session: AsyncSession, key: AttemptKey, answer: Accepted, *, expected_s: float, ask_s: float
 ) -> None:
-    """fal took the attempt: note its request and URLs, and when to ask about it."""
-    attempt = await session.scalar(
-        _attempt(key)
-        .where(or_(Attempt.fal_request_id.is_(None), Attempt.fal_request_id == answer.request_id))
-        .values(
-            status=AttemptStatus.SUBMITTED,
-            fal_request_id=answer.request_id,
-            status_url=answer.status_url,
-            response_url=answer.response_url,
-            cancel_url=answer.cancel_url,
-            answered_at=func.now(),
-        )
-        .returning(Attempt)
-    )
-    if attempt is None:
+    """
+    fal took the attempt: note its request and URLs, and when to ask about it.
+
+    If it was called refused meanwhile and another attempt is live, the request is only put on record: the job
+    follows the live one.
+    """
+    urls = {"status_url": answer.status_url, "response_url": answer.response_url, "cancel_url": answer.cancel_url}
+    attempt = await _heard_of(session, key, answer.request_id, **urls)
+    if attempt is None or attempt.status == AttemptStatus.REFUSED:
         return
     await move(
         session,
@@ -298,33 +296,44 @@ async def _move_to_end(
     return await move(session, key, to, why, **over, **values)
 
 
-async def _heard_of(session: AsyncSession, key: AttemptKey, request_id: str) -> Attempt | None:
+async def _heard_of(session: AsyncSession, key: AttemptKey, request_id: str, **urls: str | None) -> Attempt | None:
     """The attempt, now known to be fal's *request_id*; None if either is known to belong to another."""
     other = aliased(Attempt)
     elsewhere = select(other.id).where(
         other.tenant_id == key.tenant_id, other.fal_request_id == request_id, other.id != key.id
     )
+    refused = Attempt.status == AttemptStatus.REFUSED
     attempt: Attempt | None = await session.scalar(
         _attempt(key)
         .where(
             or_(Attempt.fal_request_id.is_(None), Attempt.fal_request_id == request_id),
             ~elsewhere.exists(),
         )
-        .values(fal_request_id=request_id, answered_at=func.coalesce(Attempt.answered_at, func.now()))
+        .values(
+            status=case((refused, AttemptStatus.REFUSED), else_=AttemptStatus.SUBMITTED),
+            fal_request_id=request_id,
+            answered_at=func.coalesce(Attempt.answered_at, func.now()),
+            **urls,
+        )
         .returning(Attempt)
     )
-    if attempt is None:
-        return None
-    # What looked refused, or got lost, is at fal after all. With another attempt under way meanwhile, this
-    # one stays `refused`: only one may be live, and its request id is on record.
-    rival = select(other.id).where(
-        other.tenant_id == key.tenant_id,
-        other.job_id == attempt.job_id,
-        other.id != key.id,
-        other.status != AttemptStatus.REFUSED,
-    )
-    await session.execute(_attempt(key).where(~rival.exists()).values(status=AttemptStatus.SUBMITTED))
+    if attempt is not None and attempt.status == AttemptStatus.REFUSED:
+        return await _taken_after_all(session, key, attempt)
     return attempt
+
+
+async def _taken_after_all(session: AsyncSession, key: AttemptKey, refused: Attempt) -> Attempt:
+    """What was called refused is at fal: live again, unless another attempt was made since."""
+    try:
+        async with session.begin_nested():
+            live = _attempt(key).values(status=AttemptStatus.SUBMITTED).returning(Attempt)
+            return (await session.scalars(live)).one()
+    except IntegrityError:
+        # Asking beforehand would miss an attempt that is being made right now; the index misses none. Only one
+        # may be live, so this one stays `refused`. Its request is on record, where `verify` finds both.
+        facts = {"job_id": str(refused.job_id), "attempt": refused.number}
+        log.error("sent_again_though_accepted", fal_request_id=refused.fal_request_id, **facts)  # noqa: TRY400
+        return refused
 
 
 def _attempt(key: AttemptKey) -> Update:

@@ -83,8 +83,10 @@ class Reconciler:
             # A video that can't be read just now has no length yet; its price waits rather than being guessed.
             seconds = await self.measure.seconds(report.output) if job.measured else None
         except (Unanswered, Unmeasured) as error:
+            # Nothing is decided however long that goes on, be it a 404 for ever; but the job says so.
+            waiting_for = "video" if isinstance(error, Unmeasured) else "fal_answer"
             log.warning("fal_unanswered", job_id=str(job.id), why=str(error) or type(error).__name__)
-            await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
+            await self.db.run(partial(leases.again, row=job, wait_s=wait_s, waiting_for=waiting_for))
             return
         applied = await self.db.run(partial(lifecycle.reported, key=key, report=report, measured_s=seconds))
         log.info("job_reported", job_id=str(job.id), outcome=report.outcome, applied=applied, by="reconciler")

@@ -135,6 +135,8 @@ class Waiting(BaseModel):
             "`dispatch`: our own queue; `run_after`: its time; `tenant_limit`, `model_limit`, `account_limit`: as many "
             "of yours, for this model or in all are at fal as may be; `account_locked`: fal takes no requests of ours; "
             "`fal_queue`: requests ahead of it at fal; `fal`: fal works on it or can't be reached; "
+            "`fal_answer`: fal was asked and gave no usable answer, not even that it ended, and is asked again; "
+            "`video`: its price depends on the length of a video that can't be read just now; "
             "`verdict`: fal's answer to the submit got lost, and only fal's own word settles it"
         ),
     )

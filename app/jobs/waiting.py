@@ -21,6 +21,8 @@ WaitsFor = Literal[
     "account_locked",
     "fal_queue",
     "fal",
+    "fal_answer",
+    "video",
     "verdict",
 ]
 

@@ -9,7 +9,7 @@ closes it kills every child and ends: whoever is killed in the middle of a test 
 A child wraps what the product calls, from outside the product. `POINTS={"take:before_commit": "kill"}` kills
 it with SIGKILL there; "hold" halts the whole process for as long as the pipe of that name in POINTS_DIR is open.
 The points: `<function>:before_commit` (all statements are done), `<function>:after_commit`, and around each
-call to fal `submit|status|result:` `before_call`, `sent` (the last byte is out), `answered`.
+call to fal `submit|status|result|file:` `before_call`, `sent` (the last byte is out), `answered` (of a file: begun).
 """
 
 import json
@@ -72,15 +72,21 @@ def watch_commits() -> None:
     Database.run = watched  # type: ignore[method-assign]
 
 
+def name_of(method: str, path: str) -> str | None:
+    """What a call to fal is about, or None if it has no points."""
+    if path.startswith("/queue/"):
+        return "submit" if method == "POST" else "status" if path.endswith("/status") else "result"
+    return "file" if path.startswith("/files/") else None
+
+
 def watch_calls() -> None:
-    """Make every call to fal's queue pass its three points."""
+    """Make every call to fal's queue, and every download of a file, pass its three points."""
     call = httpx.AsyncHTTPTransport.handle_async_request
 
     async def watched(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
-        if not path.startswith("/queue/"):
+        name = name_of(request.method, request.url.path)
+        if name is None:
             return await call(self, request)
-        name = "submit" if request.method == "POST" else "status" if path.endswith("/status") else "result"
 
         async def trace(event: str, info: Any) -> None:
             if event.endswith("send_request_body.complete"):
@@ -89,7 +95,8 @@ def watch_calls() -> None:
         request.extensions["trace"] = trace
         reach(f"{name}:before_call")
         answer = await call(self, request)
-        await answer.aread()
+        if name != "file":
+            await answer.aread()
         reach(f"{name}:answered")
         return answer
 

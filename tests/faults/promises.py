@@ -20,6 +20,7 @@ Book = Sequence[Mapping[str, Any]]
 
 JOBS: Final = """
     SELECT j.id, j.status, j.finished_at IS NOT NULL AS finished, j.quoted, coalesce(j.charged, 0) AS charged,
+           j.status = 'succeeded' AND j.safe_at IS NULL AND j.safe_error IS NULL AS unkept,
            sum(e.amount) FILTER (WHERE e.to_side = 'held') AS held,
            coalesce(sum(e.amount) FILTER (WHERE e.from_side = 'held'), 0) AS resolved,
            coalesce(sum(e.amount) FILTER (WHERE e.to_side = 'spent'), 0) AS spent
@@ -130,16 +131,24 @@ def _money(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]]) -> Deci
 
 def _explained(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]]) -> None:
     """
-    At rest a job is over, or nobody can know: its submit got no answer and fal tells nothing about it.
+    At rest a job is over and its files are kept, or nobody can know: its submit got no answer, and fal tells nothing.
 
     That is so if fal never had it, or if none of its webhooks reached us and no more will come.
     """
+    if job.unkept:
+        found.unfinished_unexplained += 1
+        found.notes.append(f"{job.id} succeeded, and its files are neither safe nor given up")
     if job.finished:
         return
     silent = all(request["told"] and not any(map(_heard, request["webhooks"])) for request in paid)
-    if job.status != "submit_unknown" or not silent:
+    if job.status != "submit_unknown" or not silent or not _somebody_knows(job):
         found.unfinished_unexplained += 1
         found.notes.append(f"{job.id} is {job.status}; fal: {[request['state'] for request in paid]}")
+
+
+def _somebody_knows(job: Any) -> bool:
+    """Whether a lost submit waits for its verdict in plain sight: once incidents have a table, a row of it does."""
+    return job.held is not None and job.resolved == 0
 
 
 def _heard(webhook: Mapping[str, Any]) -> bool:

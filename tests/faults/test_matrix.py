@@ -15,8 +15,8 @@ import pytest
 from tests.faults.proxy import Faults, Way
 from tests.faults.stage import Child, Stage, until
 
-# Real processes, killed and started again: minutes, and the whole machine.
-pytestmark = pytest.mark.slow
+# Real processes, killed and started again: on a busy machine that takes a while.
+pytestmark = pytest.mark.timeout(240)
 
 LOST: Final = "[[sim: lost_answer]]"
 UNHEARD: Final = "[[sim: webhook=never]]"
@@ -75,12 +75,30 @@ KILLS = cases(
     Case("worker", "result:answered", UNHEARD),
     Case("worker", "reported:before_commit", UNHEARD),
     Case("worker", "reported:after_commit", UNHEARD, quick=True),
+    Case("worker", "claim:before_commit"),
+    Case("worker", "claim:after_commit"),
+    Case("worker", "file:before_call"),
+    Case("worker", "file:sent"),
+    Case("worker", "file:answered", quick=True),
+    Case("worker", "_note_safe:before_commit"),
+    Case("worker", "_note_safe:after_commit"),
+    # The step "deliver", a callback to the caller: its claim, its call and its note go here, and into `commits`.
 )
 
 
 def commits(*quick: str) -> list[Any]:
     """Every step that ends in a commit; those named are *quick*."""
-    found = {"accept": "", "take": "", "_note_accepted": "", "lost": LOST, "apply": "", "reported": UNHEARD}
+    found = {
+        "accept": "",
+        "take": "",
+        "_note_accepted": "",
+        "lost": LOST,
+        "apply": "",
+        "reported": UNHEARD,
+        # The rescuer's two: it takes a file, and notes its copy.
+        "claim": "",
+        "_note_safe": "",
+    }
     return cases(
         *(
             Case("api" if step in {"accept", "apply"} else "worker", step, prompt, quick=step in quick)
@@ -109,6 +127,9 @@ async def assert_ends(stage: Stage, ordered: "asyncio.Task[str | None]", ends: t
     assert job_id is not None
     assert (await stage.see(job_id))[0] == ends[0], stage.worker.log.read_text()[-3000:]
     assert len(await stage.books()) == ends[1]
+    copies = await stage.copies()
+    assert {path: path.stat().st_size for path in copies} == copies
+    assert len(copies) == (ends[0] == "succeeded")
 
 
 @pytest.mark.parametrize("case", KILLS)
@@ -160,6 +181,8 @@ DONE: Final = {
     "lost": "SELECT FROM attempts WHERE status = 'unknown'",
     "apply": "SELECT FROM jobs WHERE status = 'succeeded'",
     "reported": "SELECT FROM jobs WHERE status = 'succeeded'",
+    "claim": "SELECT FROM outputs WHERE lease_token > 0",
+    "_note_safe": "SELECT FROM jobs WHERE safe_at IS NOT NULL",
 }
 
 
@@ -199,6 +222,33 @@ async def test_postgres_falls_silent_while_its_connections_look_alive(stage):
     # What was asked into the silence is given up, and asked again on another connection.
     await stage.rest(60)
     assert (await stage.see(str(second)))[0] == "succeeded"
+
+
+FILES: Final = {
+    "cut off in the middle": Faults(cut_after={Way.DOWN: 600}),
+    "an end of stream": Faults(half_close=frozenset({Way.DOWN})),
+    "reset": Faults(refuse=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FILES)
+async def test_the_way_to_a_file_fails_and_it_is_kept_whole(stage, what):
+    case = Case("worker", "file:before_call")
+    ordered = await begin(stage, case, stage.points({case.point: "hold"}))
+    go_on = await stage.at_point(stage.worker, case.point)
+
+    stage.to_fal.faults = FILES[what]
+    go_on()
+
+    async def failed() -> bool:
+        return bool(await stage.rows("SELECT FROM outputs WHERE error IS NOT NULL"))
+
+    await until(failed)
+    stage.to_fal.faults = Faults()
+    stage.to_fal.reset()
+
+    await assert_ends(stage, ordered, PAID)
 
 
 NETWORK: Final = {

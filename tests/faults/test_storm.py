@@ -13,8 +13,8 @@ import pytest
 
 from tests.faults.stage import ROOT
 
-# Real processes, killed and started again: minutes, and the whole machine.
-pytestmark = pytest.mark.slow
+# Real processes, killed and started again: on a busy machine that takes a while.
+pytestmark = pytest.mark.timeout(300)
 
 ZEROS = ("lost", "paid_twice", "paid_without_job", "unresolved_holds", "cents_off", "unfinished_unexplained")
 
@@ -50,9 +50,9 @@ def wait_for(true: Callable[[], bool], within_s: float) -> bool:
 
 
 def test_a_small_storm_keeps_every_promise():
-    process = storm("--jobs", "60", "--seed", "7", "--minutes", "0.12")
+    process = storm("--jobs", "60", "--seed", "7", "--minutes", "0.15")
 
-    told, _ = process.communicate(timeout=100)
+    told, _ = process.communicate(timeout=280)
 
     line = json.loads(told.strip().splitlines()[-1])
     assert {name: line[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0), told
@@ -60,11 +60,12 @@ def test_a_small_storm_keeps_every_promise():
     assert line["jobs"] == 60
     assert line["postgres_kills"] > 0
     assert line["process_kills"] > 0
-    assert told.splitlines()[0] == "make chaos SEED=7 JOBS=60 MINUTES=0.12"
+    assert told.splitlines()[0] == "make chaos SEED=7 JOBS=60 MINUTES=0.15"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_storm_that_is_stopped_leaves_no_process_behind(number):
     process = storm("--jobs", "1000", "--minutes", "5")
     # Postgres, the nursery, the simulator, two APIs, two workers.

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+import structlog.testing
 
 from app import clock
 from app.db import Database
@@ -18,6 +18,7 @@ from app.jobs.decisions import AlreadyFinished, Unresolvable
 from app.jobs.intake import Intent
 from app.jobs.lifecycle import Applied, JobKey
 from app.jobs.tables import Job
+from app.verify.verifier import verify
 from tests import factories as make
 
 NOTHING = (Decimal(0), Decimal(0), Decimal(0))
@@ -224,6 +225,68 @@ async def test_fals_own_word_after_a_wrong_decision_counts_and_charges_once(db, 
     await make.assert_adds_up(db, caller)
 
 
+@pytest.mark.parametrize("how_far", ["queued", "taken", "submitted"])
+async def test_a_late_answer_after_a_wrong_decision_is_put_on_record_and_makes_no_second_live_attempt(db, how_far):
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+    await lose(db, intent)
+    await not_accepted(db, intent.job)
+    again = [] if how_far == "queued" else await make.take(db)
+    if how_far == "submitted":
+        await make.submit(db, again[0], "req-2")
+
+    with structlog.testing.capture_logs() as logs:
+        await make.submit(db, intent, "req-1")
+
+    first, *second = await make.attempts_of(db, intent.job)
+    job = await make.look(db, intent.job)
+    expected = {
+        "queued": ("submitted", "req-1", ["submitted"]),
+        "taken": ("submitting", None, ["refused", "submitting"]),
+        "submitted": ("submitted", "req-2", ["refused", "submitted"]),
+    }
+    statuses = [attempt.status for attempt in (first, *second)]
+    assert (job.status, job.fal_request_id, statuses) == expected[how_far]
+    assert first.fal_request_id == "req-1"
+    assert [line["log_level"] for line in logs] == ["error"] * len(second)
+    for number, attempt in enumerate(again, start=2):
+        await make.submit(db, attempt, f"req-{number}")
+        await make.report(db, attempt, make.success(f"req-{number}"))
+    if not again:
+        await make.report(db, intent, make.success("req-1"))
+    assert await make.entries_of(db, caller) == [("hold", Decimal("2.10")), ("charge", Decimal("2.10"))]
+
+
+async def test_that_a_wrong_decision_made_fal_take_a_job_twice_is_found_by_verify(db):
+    intent = await make.taken(db, await make.make_tenant(db))
+    await lose(db, intent)
+    await not_accepted(db, intent.job)
+    (again,) = await make.take(db)
+    await make.submit(db, again, "req-2")
+    await make.submit(db, intent, "req-1")
+
+    found = (await verify(db)).findings
+
+    assert [(finding.check.name, finding.examples) for finding in found] == [("one_request", [str(intent.job.id)])]
+
+
+async def test_a_late_answer_that_races_with_sending_again_leaves_one_attempt_live(db):
+    for number in range(10):
+        intent = await make.taken(db, await make.make_tenant(db))
+        await lose(db, intent)
+        await not_accepted(db, intent.job)
+
+        await asyncio.gather(make.submit(db, intent, f"req-{number}"), make.take(db))
+
+        attempts = await make.attempts_of(db, intent.job)
+        live = [attempt.number for attempt in attempts if attempt.status != "refused"]
+        assert attempts[0].fal_request_id == f"req-{number}"
+        assert len(live) == 1
+        # What is under way must not be taken by the next round.
+        for attempt in attempts[1:]:
+            await make.submit(db, Intent(intent.job, attempt, ""), f"again-{number}")
+
+
 async def test_only_a_lost_submit_needs_a_decision(db):
     caller = await make.make_tenant(db)
     queued = await make.accept(db, caller)
@@ -270,19 +333,22 @@ async def test_no_order_of_news_and_decisions_charges_twice_or_sends_while_fal_m
     sent: list[Intent] = []
 
     def step() -> Coroutine[Any, Any, Any]:
-        news: list[Coroutine[Any, Any, Any]] = [cancel(db, job), not_accepted(db, job)]
+        news: list[Coroutine[Any, Any, Any]] = [cancel(db, job), not_accepted(db, job), accepted_as_sent()]
         for number, intent in enumerate(sent):
             name = f"req-{number}"
             verdict = random.choice([make.success(name), make.failure(name, Outcome.CANCELED)])
             news += [lose(db, intent), refuse(db, intent), make.submit(db, intent, name)]
-            news += [make.report(db, intent, verdict), accepted(db, job, name)]
+            news.append(make.report(db, intent, verdict))
         return chosen_of(random, news)
+
+    async def accepted_as_sent() -> None:
+        lost = [attempt.number for attempt in await make.attempts_of(db, job) if attempt.status == "unknown"]
+        await accepted(db, job, f"req-{lost[0] - 1}" if lost else "req-0")
 
     for _ in range(12):
         sent += await make.take(db)
         for outcome in await asyncio.gather(step(), step(), return_exceptions=True):
-            # News of an attempt that was taken for refused can't make a second one live: Postgres sees to that.
-            allowed = AlreadyFinished | Unresolvable | IntegrityError
+            allowed = AlreadyFinished | Unresolvable
             assert not isinstance(outcome, Exception) or isinstance(outcome, allowed), outcome
         live = [attempt for attempt in await make.attempts_of(db, job) if attempt.status != "refused"]
         assert len(live) <= 1

@@ -2,13 +2,18 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
+import httpx
 import pytest
 from sqlalchemy import text
 
+from app import clock
+from app.media.measure import Measure
 from tests import factories as make
-from tests.world import build
+from tests.world import build, run_once
 
 
 async def test_an_order_becomes_a_video_with_an_exact_price(world):
@@ -172,6 +177,7 @@ async def test_a_result_that_fal_no_longer_has_settles_nothing(world):
     job = await world.order("[[sim: webhook=never, result_s=0]] a mecha")
     await world.dispatch()
     await world.at_fal(60)
+    await world.over_at_fal()
     while (await world.books())[0]["ended_at"] is None:
         await asyncio.sleep(0.01)
     await world.at_fal(7200)
@@ -229,6 +235,61 @@ async def test_where_the_price_depends_on_a_file_the_delivered_length_is_charged
     done = await world.ended(job["id"])
 
     assert (done["status"], done["cost"]["seconds"], done["cost"]["charged"]) == ("succeeded", "4", "0.672")
+
+
+async def test_a_price_that_depends_on_a_video_waits_for_it_however_long_the_run_took(world):
+    model = "fal-ai/kling-video/o1/video-to-video/edit"
+    script = "[[sim: webhook=never, run_s=900, video_s=4]] make it night"
+    job = await world.order(model=model, input={"prompt": script, "video_url": "https://example.com/in.mp4"})
+    await world.dispatch()
+    for _ in range(8):
+        await world.at_fal(60)
+        await make.let_time_pass(world.db)
+        await world.ask()
+    assert (await world.job(job["id"]))["status"] == "in_progress"
+    await world.at_fal(600)
+    await world.over_at_fal()
+    away = httpx.MockTransport(lambda _: httpx.Response(503))
+    blind = replace(world.reconciler, measure=Measure(httpx.AsyncClient(transport=away)))
+
+    for _ in range(6):
+        await make.let_time_pass(world.db)
+        await run_once(blind)
+    waiting = await world.job(job["id"])
+    done = await world.reconciled(job["id"])
+
+    assert (waiting["status"], waiting["waiting"]["for"], waiting["cost"]["charged"]) == ("in_progress", "video", None)
+    assert waiting["cost"]["held"] == "1.6884"
+    assert (done["status"], done["cost"]["seconds"], done["cost"]["charged"]) == ("succeeded", "4", "0.672")
+
+
+async def test_a_request_that_fal_knows_nothing_of_any_more_keeps_its_hold_and_says_what_it_waits_for(world):
+    job = await world.order("[[sim: webhook=never, result_s=0]] a mecha")
+    await world.dispatch()
+    await world.at_fal(60)
+    await world.over_at_fal()
+
+    for _ in range(6):
+        await make.let_time_pass(world.db)
+        await world.ask()
+
+    now = await world.job(job["id"])
+    row = await make.look(world.db, await make.key_of_id(world.db, job["id"]))
+    assert (now["status"], now["waiting"]["for"], now["cost"]["held"]) == ("submitted", "fal_answer", "2.10")
+    assert row.due_at is not None
+    assert row.due_at < clock.now() + timedelta(seconds=400)
+
+
+async def test_an_answer_that_comes_after_all_is_what_a_job_waits_for_no_more(world):
+    job = await world.order("[[sim: webhook=never, read_errors=1, queue_s=500]] a mecha")
+    await world.dispatch()
+    seen = []
+    for _ in range(2):
+        await make.let_time_pass(world.db)
+        await world.ask()
+        seen.append((await world.job(job["id"]))["waiting"]["for"])
+
+    assert seen == ["fal_answer", "fal_queue"]
 
 
 async def test_a_deadline_is_handed_on_and_ends_the_job_for_free(world):
