@@ -53,8 +53,16 @@ async def at_rest(world: World) -> None:
         await world.dispatch()
         await world.ask()
         await world.at_fal(60)
-        await world.over_at_fal()
+        await told(world)
     await world.rescue()
+
+
+async def told(world: World) -> None:
+    """Let fal end all that it has, and tell of it until it is heard."""
+    async with asyncio.timeout(20):
+        while not all(request["told"] for request in await world.books()):
+            await world.at_fal(1)
+            await asyncio.sleep(0.01)
 
 
 def frail_api(world: World, number: int) -> None:
@@ -82,9 +90,7 @@ async def a_webhook_whose_commit_fails(world: World) -> None:
     # It finds the attempt, looks at its job, and settles it.
     frail_api(world, 3)
     await world.at_fal(60)
-    await world.over_at_fal()
-    for _ in range(10):
-        await world.at_fal(1)
+    await told(world)
     await world.rescue()
     await assert_kept(world, job["id"])
 
