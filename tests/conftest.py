@@ -49,18 +49,28 @@ def admin(server: str, statement: str) -> None:
 def template(server: str) -> Iterator[str]:
     """The name of a database at the newest migration, to be copied."""
     admin(server, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(make_url(server).set(database=TEMPLATE).render_as_string(hide_password=False))
+    upgrade(url_of(server, TEMPLATE))
     yield TEMPLATE
     admin(server, f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+
+
+def url_of(server: str, name: str) -> str:
+    """The address of one of its databases."""
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def copied(server: str, original: str) -> Iterator[str]:
+    """The address of a copy of a database, there for one test."""
+    name = f"test_{uuid4().hex}"
+    admin(server, f"CREATE DATABASE {name} TEMPLATE {original} STRATEGY file_copy")
+    yield url_of(server, name)
+    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def database_url(server: str, template: str) -> Iterator[str]:
     """A database of the test's own: what it commits is really committed."""
-    name = f"test_{uuid4().hex}"
-    admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+    yield from copied(server, template)
 
 
 @pytest.fixture

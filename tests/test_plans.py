@@ -1,6 +1,8 @@
 """How Postgres finds what the hot statements ask for: by an index, however many jobs there are."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -30,6 +32,7 @@ from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.tenants import auth
 from tests import factories as make
+from tests.conftest import admin, copied, url_of
 
 ENDED = 20_000
 WAITING = 400
@@ -60,7 +63,7 @@ ATTEMPTS = text("""
 
 EVENTS = text("""
     INSERT INTO job_events (tenant_id, job_id, number, status, why)
-    SELECT tenant_id, id, n, 'queued', 'x' FROM jobs, generate_series(1, 3) AS n
+    SELECT tenant_id, id, n, 'queued', 'x' FROM jobs, generate_series(1, 3) AS n WHERE finished_at IS NOT NULL
 """)
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
@@ -105,24 +108,52 @@ INCIDENTS = text("""
 """)
 
 
-@pytest.fixture
-async def history(db: Database) -> UUID:
-    """A tenant among some, in a deployment with a past."""
+async def fill(url: str) -> UUID:
+    """Give the database at *url* the past of a deployment; one tenant among some."""
+    db = Database(url)
     callers = [await make.make_tenant(db) for _ in range(20)]
     async with db.session() as session:
         await session.execute(FINISHED_JOBS, {"count": ENDED})
         await session.execute(WAITING_JOBS, {"count": WAITING})
-        await session.execute(ATTEMPTS)
-        await session.execute(EVENTS)
-        await session.execute(OTHERS)
-        await session.execute(ENDPOINTS)
-        await session.execute(DELIVERIES)
-        await session.execute(CALLBACK_ATTEMPTS)
-        for past in (KEYS, OUTPUTS, INBOX, INCIDENTS):
+        for past in (
+            ATTEMPTS,
+            EVENTS,
+            OTHERS,
+            ENDPOINTS,
+            DELIVERIES,
+            CALLBACK_ATTEMPTS,
+            KEYS,
+            OUTPUTS,
+            INBOX,
+            INCIDENTS,
+        ):
             await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
+    await db.close()
     return callers[3].tenant_id
+
+
+@pytest.fixture(scope="module")
+def past(server: str, template: str) -> Iterator[tuple[str, UUID]]:
+    """The name of a database with a past, to be copied, and a tenant in it."""
+    name = f"{template}_with_a_past"
+    admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    with ThreadPoolExecutor(1) as aside:
+        yield name, aside.submit(asyncio.run, fill(url_of(server, name))).result()
+    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(server: str, past: tuple[str, UUID]) -> Iterator[str]:
+    """A copy of that database for one test."""
+    yield from copied(server, past[0])
+
+
+@pytest.fixture
+def history(past: tuple[str, UUID]) -> UUID:
+    """A tenant in a deployment with a past."""
+    return past[1]
 
 
 @contextmanager

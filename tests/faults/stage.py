@@ -356,6 +356,7 @@ async def staged(
             "FAL_API_URL": "http://127.0.0.1:1/v1",
             "FAL_JWKS_URL": f"http://127.0.0.1:{fal_port}/rest/.well-known/jwks.json",
             "FAL_TIMEOUT_S": str(FAL_TIMEOUT_S),
+            "CALLBACK_TIMEOUT_S": str(FAL_TIMEOUT_S),
             "LEASE_S": str(LEASE_S),
             "PROGRESS_S": "0.3",
             "POLL_S": "0.2",
