@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 
@@ -13,10 +14,14 @@ from app.db import Database
 from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
+from app.fal.storage import FalStorage
+from app.files.inbox import Inbox
+from app.files.reaching import Reach
 from app.http import guarded_transport, new_client
 from app.jobs import lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
+from app.media import links
 from app.media.download import Limits
 from app.media.measure import Measure
 from app.media.rescuer import Rescuer
@@ -36,6 +41,8 @@ class Parts:
     fal: FalClient
     platform: Platform
     storage: Storage
+    inbox: Inbox
+    reach: Reach
     files_http: httpx.AsyncClient
     owner: str
 
@@ -44,6 +51,7 @@ class Parts:
         return Dispatcher(
             db=self.db,
             fal=self.fal,
+            reach=self.reach,
             owner=self.owner,
             at_once=self.settings.dispatch_at_once,
             lease_s=self.settings.lease_s,
@@ -106,6 +114,8 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             )
             for timeout_s in (5.0, 20.0)
         ]
+        storage = Storage(settings.storage_url, settings.data / "outputs")
+        fal_storage = FalStorage(fal_http, rest_url=settings.fal_rest_url, timeout_s=settings.fal_timeout_s, key=key)
         yield Parts(
             settings=settings,
             db=db,
@@ -119,7 +129,22 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
                 key=key,
             ),
             platform=Platform(fal_http, api_url=settings.fal_api_url, timeout_s=settings.fal_timeout_s, key=key),
-            storage=Storage(settings.storage_url, settings.data / "outputs"),
+            storage=storage,
+            inbox=Inbox(
+                db,
+                storage,
+                kept_for=timedelta(days=settings.files_kept_days),
+                most_files=settings.files_limit,
+                most_bytes=settings.files_limit_bytes,
+                limits=Limits(size=settings.upload_limit_bytes),
+            ),
+            reach=Reach(
+                db,
+                storage,
+                fal_storage,
+                public_url=settings.public_url,
+                link_key=links.key_of(settings.link_secret.get_secret_value()) if settings.link_secret else None,
+            ),
             files_http=files_http,
             owner=f"{socket.gethostname()}:{os.getpid()}",
         )

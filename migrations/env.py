@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, pool, text
 
 from app.billing import tables as billing
 from app.db import Base
+from app.files import tables as files
 from app.jobs import tables as jobs
 from app.media import tables as media
 from app.settings import SettingsError
@@ -20,7 +21,7 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, jobs, media, tenants)  # imported, so that their tables are in the metadata
+TABLES = (billing, files, jobs, media, tenants)  # imported, so that their tables are in the metadata
 
 
 def run_online() -> None:

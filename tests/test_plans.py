@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
 from app.db import Database
+from app.files import pruner
+from app.files import queries as files
 from app.jobs import intake, queries
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
@@ -52,6 +54,19 @@ KEYS = text("""
     FROM tenants, generate_series(1, 200) AS n
 """)
 
+FILES = text("""
+    INSERT INTO files (tenant_id, id, path, size, content_type, sha256, stored_at, prune_at)
+    SELECT t.id, gen_random_uuid(), 'x', 10, 'image/png', sha256('x'), now(), now() + n * interval '1 minute'
+    FROM tenants AS t, generate_series(-2, 500) AS n
+""")
+USES = text("""
+    INSERT INTO file_uses (tenant_id, file_id, job_id)
+    SELECT f.tenant_id, f.id, j.id
+    FROM (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM files) AS f
+    JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM jobs) AS j
+      ON j.tenant_id = f.tenant_id AND j.n = f.n
+""")
+
 
 @pytest.fixture
 async def history(db: Database) -> UUID:
@@ -62,6 +77,8 @@ async def history(db: Database) -> UUID:
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
         await session.execute(KEYS)
+        await session.execute(FILES)
+        await session.execute(USES)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -109,6 +126,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "get": lambda tenant: partial(queries.get, tenant_id=tenant, job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
+    "files": lambda tenant: partial(files.page, tenant_id=tenant, **PAGE),
+    "files by cursor": lambda tenant: partial(files.page, tenant_id=tenant, before=tenant, **PAGE),
+    "files taken": lambda tenant: partial(files.taken, tenant_id=tenant),
+    "file in use": lambda tenant: partial(files.in_use, tenant_id=tenant, file_id=tenant),
+    "release files": lambda tenant: partial(files.release, tenant_id=tenant, job_id=tenant),
+    "prune": lambda _: partial(pruner.hide, limit=100),
     "page": lambda tenant: partial(queries.page, tenant_id=tenant, **PAGE),
     "page by cursor": lambda tenant: partial(queries.page, tenant_id=tenant, before=tenant, **PAGE),
     "page by status": lambda tenant: partial(queries.page, tenant_id=tenant, statuses=[JobStatus.FAILED], **PAGE),

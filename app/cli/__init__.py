@@ -35,6 +35,8 @@ app.command(tenants := App(name="tenants", help="Make and list tenants, and put 
 tenants.command("app.cli.tenants:create", help="Make a tenant with an account of its own.")
 tenants.command("app.cli.tenants:show", name="list", help="List all tenants with their balances.")
 tenants.command("app.cli.tenants:deposit", help="Put money into a tenant's account.")
+app.command(files := App(name="files", help="Look after files for inputs."))
+files.command("app.cli.files:prune", help="Delete the files that were not used for long; run it once a day.")
 app.command(jobs := App(name="jobs", help="Order videos, look at jobs, cancel them."))
 jobs.command("app.cli.jobs:submit", help="Order a video, and follow it to its file and price with --watch.")
 jobs.command("app.cli.jobs:show", help="Look at a job.")

@@ -18,6 +18,8 @@ from app.billing import ledger
 from app.billing.prices import Quote
 from app.db import new_id
 from app.errors import AppError
+from app.files import addresses
+from app.files import queries as files
 from app.jobs.lifecycle import JobKey, end, note
 from app.jobs.states import AttemptStatus, JobStatus, Priority
 from app.jobs.tables import Attempt, Job
@@ -103,6 +105,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
         replayed = await replay(session, caller, order)
         assert replayed is not None, "nothing but the idempotency key conflicts"  # noqa: S101
         return replayed, False
+    files.use(session, job.tenant_id, job.id, addresses.ids(order.input))
     await ledger.hold(session, job.tenant_id, job.id, quote.amount)
     note(session, job, "accepted")
     return job, True

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
@@ -17,6 +18,9 @@ from app.billing.routes import InvalidOrder, priced
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
+from app.files import addresses, lifting
+from app.files.addresses import Place
+from app.files.inbox import FilesFull, Inbox
 from app.jobs import decisions, intake, queries
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict, Order
@@ -27,7 +31,7 @@ from app.jobs.tables import Job
 from app.media import queries as media
 from app.media.routes import link_to
 from app.media.tables import Output
-from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.auth import Caller, Forbidden, JobsReader, JobsWriter, Unauthorized
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -64,6 +68,7 @@ class NoOutput(AppError):
             TooExpensive,
             UnknownModel,
             IdempotencyConflict,
+            FilesFull,
             BodyTooLarge,
             InvalidOrder,
             InvalidRequest,
@@ -93,6 +98,9 @@ async def create(
 
     With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
     `Idempotent-Replayed: true`; the same key with another order is a conflict.
+
+    Where the input takes an address, write a public one, the `url` of a file of `POST /v1/files`, or a `data:` URI in
+    base64, which becomes such a file before the job is kept.
     """
     wanted = Order(
         model=order.model,
@@ -105,18 +113,7 @@ async def create(
         idempotency_key=idempotency_key,
         digest=_digest(order),
     )
-    db: Database = request.app.state.db
-
-    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        # Before anything about the order is judged: a repeat brings its job, whatever changed since.
-        job, new = await intake.replay(session, caller, wanted), False
-        if job is None:
-            quote = priced(request.app.state.catalog, order.model, order.input)
-            _within(order, quote)
-            job, new = await intake.accept(session, caller, wanted, quote)
-        return JobView.of(job), new
-
-    job, new = await db.run(accept)
+    job, new = await _accepted(request, caller, order, wanted)
     if new:
         request.app.state.announcer.announce()
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -124,6 +121,37 @@ async def create(
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
     return job
+
+
+async def _accepted(request: Request, caller: Caller, order: JobOrder, wanted: Order) -> tuple[JobView, bool]:
+    """The job and whether it is new; files that the order brings are stored before its transaction begins."""
+    state = request.app.state
+    db: Database = state.db
+    inbox: Inbox = state.inbox
+
+    async def replayed(session: AsyncSession) -> JobView | None:
+        job = await intake.replay(session, caller, wanted)
+        return JobView.of(job) if job is not None else None
+
+    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
+        # Before anything about the order is judged: a repeat brings its job, whatever changed since.
+        job, new = await intake.replay(session, caller, wanted), False
+        if job is None:
+            quote = priced(state.catalog, order.model, order.input)
+            _within(order, quote)
+            await lifting.settle(session, inbox, caller.tenant_id, lifted)
+            job, new = await intake.accept(session, caller, replace(wanted, input=lifted.input), quote)
+        return JobView.of(job), new
+
+    if brought := addresses.data_uris(order.input):
+        # The same look twice, so that a repeat, or an order that can't be taken, doesn't store files for nothing.
+        if (job := await db.run(replayed)) is not None:
+            return job, False
+        _within(order, priced(state.catalog, order.model, order.input))
+    _check_size(request, order, brought, state.settings.body_limit_bytes)
+    limit = state.settings.data_uri_limit_bytes
+    async with lifting.lifted(inbox, caller.tenant_id, order.input, limit=limit) as lifted:
+        return await db.run(accept)
 
 
 @router.get(
@@ -255,6 +283,14 @@ def _within(order: JobOrder, quote: Quote) -> None:
             f"It would cost {money.to_text(quote.amount)} USD.",
             errors=[Fault(pointer="/max_cost", code="too_low", detail="Raise it, or order fewer seconds.")],
         )
+
+
+def _check_size(request: Request, order: JobOrder, brought: list[Place], limit: int) -> None:
+    """What isn't lifted out of an order stays in the job's row, so it is bounded as any other body."""
+    said = request.headers.get("content-length", "")
+    size = int(said) if said.isdecimal() else len(order.model_dump_json().encode())
+    if size - sum(len(place.text) for place in brought) > limit:
+        raise BodyTooLarge(f"Apart from data: URIs, an order may have up to {limit:,} bytes.")
 
 
 def _digest(order: JobOrder) -> bytes:

@@ -346,6 +346,7 @@ async def staged(
             "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{to_postgres.port}/{database}?sslmode=disable",
             "FAL_KEY": "test",
             "FAL_QUEUE_URL": f"{fal}/queue",
+            "FAL_REST_URL": f"http://127.0.0.1:{fal_port}/rest",
             "FAL_JWKS_URL": f"http://127.0.0.1:{fal_port}/rest/.well-known/jwks.json",
             "FAL_TIMEOUT_S": str(FAL_TIMEOUT_S),
             "LEASE_S": str(LEASE_S),
