@@ -37,9 +37,11 @@ async def prune(db: Database, storage: Storage, *, limit: int = 100) -> int:
 async def hide(session: AsyncSession, limit: int) -> Sequence[Row[UUID, UUID, str]]:
     """Let nobody see up to *limit* files whose time is over any more; which they are."""
     used = select(FileUse.job_id).where(FileUse.tenant_id == File.tenant_id, FileUse.file_id == File.id)
+    # Not EXISTS: Postgres would read every use there is, to join them with the few files whose time is over.
+    by_whom = used.limit(1).scalar_subquery()
     over = (
         select(File.tenant_id, File.id)
-        .where(File.prune_at <= func.now(), ~used.exists())
+        .where(File.prune_at <= func.now(), by_whom.is_(None))
         .order_by(File.prune_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
