@@ -1,6 +1,7 @@
 """HTTP at the edges: what every request passes on its way in, and the one kind of client that asks others."""
 
 import traceback
+from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
 from typing import Final
@@ -33,9 +34,11 @@ class Edge:
     Plain ASGI: Starlette's BaseHTTPMiddleware costs more than the whole request behind it.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, webhook_limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, body_limit: int, limits: Mapping[str, int]) -> None:
+        """Takes bodies of *body_limit* bytes, and where a path begins as *limits* says, of as many as stand there."""
         self._app = app
-        self._limits = {True: webhook_limit, False: body_limit}
+        self._body_limit = body_limit
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,7 +46,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = request_id = str(new_id())
-        limit = self._limits[scope["path"].startswith("/webhooks/")]
+        limit = self._limit(scope["path"])
         taken, started = 0, False
 
         async def bounded_receive() -> Message:
@@ -77,6 +80,9 @@ class Edge:
                 _log_failure(error)
                 if not started:
                     await _tell(Unexpected(), scope, marked_send)
+
+    def _limit(self, path: str) -> int:
+        return next((limit for start, limit in self._limits.items() if path.startswith(start)), self._body_limit)
 
 
 def _log_failure(error: Exception) -> None:

@@ -17,6 +17,7 @@ from app.callbacks import delivery_routes as deliveries
 from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
+from app.files import routes as files
 from app.http import Edge
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
@@ -40,9 +41,25 @@ A self-hosted gateway for generative-video jobs: send an order, get a job, and l
 Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
 stable `code`, and name every fault at once.
 """
+ROUTERS: Final = (
+    catalog.router,
+    jobs.router,
+    bulk.router,
+    stream.router,
+    files.router,
+    billing.router,
+    endpoints.router,
+    deliveries.router,
+    media.router,
+    files.served,
+    receiver.router,
+    verify.router,
+    incidents.router,
+)
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Models", "description": "What can be ordered, what it takes and what it costs."},
     {"name": "Jobs", "description": "One job is one video, from order to result."},
+    {"name": "Files", "description": "Images, videos and sounds for inputs."},
     {
         "name": "Money",
         "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
@@ -81,6 +98,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
             app.state.storage = parts.storage
+            app.state.inbox = parts.inbox
+            app.state.settings = settings
             secret = settings.link_secret
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
@@ -103,15 +122,27 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
+    app.add_middleware(Edge, body_limit=settings.body_limit_bytes, limits=_body_limits(settings))
     errors.install(app)
-    for routes in (catalog, jobs, bulk, stream, billing, endpoints, deliveries, media, receiver, verify, incidents):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
     callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)
     incidents_page.install(app)
     return app
+
+
+def _body_limits(settings: Settings) -> dict[str, int]:
+    """How large bodies may be where they may be larger, or smaller, than others, by how the path begins."""
+    # Base64 writes three bytes in four letters.
+    order = settings.body_limit_bytes + settings.data_uri_limit_bytes * 4 // 3
+    return {
+        "/webhooks/": settings.webhook_limit_bytes,
+        "/v1/files": settings.upload_limit_bytes + files.FORM_SLACK,
+        "/v1/jobs": order,
+        "/v1/quotes": order,
+    }
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -158,6 +158,7 @@ class Settings(BaseSettings):
     fal_api_url: HttpUrl = Field(
         default="https://api.fal.ai/v1", description="fal's Platform API, which knows what became of lost submits"
     )
+    fal_rest_url: HttpUrl = Field(default="https://rest.fal.ai", description="Where uploads to fal begin")
     fal_jwks_url: HttpUrl = Field(
         default="https://rest.fal.ai/.well-known/jwks.json", description="Keys that sign fal's webhooks"
     )
@@ -190,6 +191,18 @@ class Settings(BaseSettings):
     )
     output_limit_bytes: Count = Field(default=2_000_000_000, description="Largest file of a result that is kept")
 
+    upload_limit_bytes: Count = Field(default=100_000_000, description="Largest file taken for a job's input")
+    data_uri_limit_bytes: Count = Field(
+        default=10_000_000, description="Most bytes that the data: URIs of one order may stand for together"
+    )
+    files_limit: Count = Field(default=10_000, description="Most files for inputs that a tenant may keep")
+    files_limit_bytes: Count = Field(
+        default=20_000_000_000, description="Most bytes that a tenant's files for inputs may take together"
+    )
+    files_kept_days: Annotated[int, Field(gt=0, le=36_500)] = Field(
+        default=30, description="Days after its last order until a file for inputs is deleted"
+    )
+
     link_secret: LinkSecret | None = Field(
         default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
     )
@@ -203,7 +216,9 @@ class Settings(BaseSettings):
         default=432_000.0, description="How long nothing gets through before an endpoint is no longer called"
     )
 
-    body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
+    body_limit_bytes: Count = Field(
+        default=1_000_000, description="Largest request body taken, not counting data: URIs and uploads"
+    )
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     streams_at_once: Count = Field(
         default=10_000, description="Event streams and waiting requests an API process serves at once"

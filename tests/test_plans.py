@@ -17,6 +17,8 @@ from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
 from app.db import Database
+from app.files import pruner
+from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
@@ -104,6 +106,19 @@ INCIDENTS = text("""
     LEFT JOIN (SELECT now() AS at, 'x' AS said) AS d ON n % 50 = 0
 """)
 
+FILES = text("""
+    INSERT INTO files (tenant_id, id, path, size, content_type, sha256, stored_at, prune_at)
+    SELECT t.id, gen_random_uuid(), 'x', 10, 'image/png', sha256('x'), now(), now() + n * interval '1 minute'
+    FROM tenants AS t, generate_series(-2, 500) AS n
+""")
+USES = text("""
+    INSERT INTO file_uses (tenant_id, file_id, job_id)
+    SELECT f.tenant_id, f.id, j.id
+    FROM (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM files) AS f
+    JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM jobs) AS j
+      ON j.tenant_id = f.tenant_id AND j.n = f.n
+""")
+
 
 @pytest.fixture
 async def history(db: Database) -> UUID:
@@ -118,7 +133,7 @@ async def history(db: Database) -> UUID:
         await session.execute(ENDPOINTS)
         await session.execute(DELIVERIES)
         await session.execute(CALLBACK_ATTEMPTS)
-        for past in (KEYS, OUTPUTS, INBOX, INCIDENTS):
+        for past in (KEYS, OUTPUTS, INBOX, INCIDENTS, FILES, USES):
             await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
@@ -226,6 +241,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
     "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
     **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
+    "files": lambda tenant: partial(files.page, tenant_id=tenant, **PAGE),
+    "files by cursor": lambda tenant: partial(files.page, tenant_id=tenant, before=tenant, **PAGE),
+    "files taken": lambda tenant: partial(files.taken, tenant_id=tenant),
+    "file in use": lambda tenant: partial(files.in_use, tenant_id=tenant, file_id=tenant),
+    "release files": lambda tenant: partial(files.release, tenant_id=tenant, job_id=tenant),
+    "prune files": lambda _: partial(pruner.hide, limit=100),
 }
 
 

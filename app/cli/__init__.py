@@ -37,6 +37,8 @@ tenants.command("app.cli.tenants:create", help="Make a tenant with an account of
 tenants.command("app.cli.tenants:show", name="list", help="List all tenants with their balances.")
 tenants.command("app.cli.tenants:deposit", help="Put money into a tenant's account.")
 tenants.command("app.cli.tenants:limit", help="Say how many jobs of a tenant may be at fal at once.")
+app.command(files := App(name="files", help="Look after files for inputs."))
+files.command("app.cli.files:prune", help="Delete the files that were not used for long. A worker does so daily.")
 app.command(jobs := App(name="jobs", help="Order videos, look at jobs, cancel them."))
 jobs.command("app.cli.jobs:submit", help="Order a video, and follow it to its file and price with --watch.")
 jobs.command("app.cli.jobs:show", help="Look at a job.")

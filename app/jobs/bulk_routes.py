@@ -35,7 +35,6 @@ from app.jobs.bulk_schemas import (
 )
 from app.jobs.lifecycle import JobKey
 from app.jobs.ordering import Terms
-from app.jobs.schemas import JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
 from app.tenants.auth import Caller, Forbidden, JobsWriter, Unauthorized
@@ -124,12 +123,9 @@ async def retry(request: Request, caller: JobsWriter, order: BulkRetry) -> BulkA
 async def _place(request: Request, caller: Caller, order: BatchedOrder, key: str | None) -> BatchAnswer:
     db: Database = request.app.state.db
 
-    async def place(session: AsyncSession) -> BatchAnswer:
-        job, new = await ordering.place(session, caller, Terms.of(request), order, key)
-        return BatchAnswer(status=202 if new else 200, job=JobView.of(job), problem=None)
-
     try:
-        return await db.run(place)
+        job, new = await ordering.place(db, caller, Terms.of(request), order, key)
+        return BatchAnswer(status=202 if new else 200, job=job, problem=None)
     except AppError as error:
         refused = error
     except DATABASE_AWAY as error:

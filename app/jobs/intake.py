@@ -20,6 +20,8 @@ from app.billing.prices import Quote
 from app.callbacks import outbox
 from app.db import new_id
 from app.errors import AppError
+from app.files import addresses
+from app.files import queries as files
 from app.jobs import accounts, lanes
 from app.jobs.fairness import Caps, Choice, Room, choose
 from app.jobs.lifecycle import JobKey, end, note
@@ -116,6 +118,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
         replayed = await replay(session, caller, order)
         assert replayed is not None, "nothing but a repeat conflicts"  # noqa: S101
         return replayed, False
+    files.use(session, job.tenant_id, job.id, addresses.ids(order.input))
     await ledger.hold(session, job.tenant_id, job.id, quote.amount)
     if order.callback_url is not None:
         await outbox.ensure_of_jobs(session, job.tenant_id)

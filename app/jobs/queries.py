@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.files import addresses
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
@@ -132,7 +133,11 @@ async def claims(
             Attempt.created_at <= (attempt.answered_at or func.now()) + margin,
             func.coalesce(Attempt.answered_at, func.now()) >= attempt.created_at - margin,
             Job.model == job.model,
-            Job.input == job.input,
+            # What was sent alike: the same files under the same addresses, or the addresses that fal was told as such.
+            or_(
+                and_(Job.input == job.input, Attempt.sent_urls.is_not_distinct_from(attempt.sent_urls)),
+                Job.input == addresses.swapped(job.input, attempt.sent_urls or {}),
+            ),
         )
     )
     return set(await session.scalars(union_all(known, rivals)))

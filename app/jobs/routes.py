@@ -14,6 +14,7 @@ from app.billing.routes import InvalidOrder
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
+from app.files.inbox import FilesFull
 from app.jobs import decisions, ordering, queries, waiting
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
@@ -59,6 +60,7 @@ class NoOutput(AppError):
             TooExpensive,
             UnknownModel,
             IdempotencyConflict,
+            FilesFull,
             BodyTooLarge,
             InvalidOrder,
             InvalidRequest,
@@ -92,15 +94,12 @@ async def create(
 
     With `Prefer: wait=N` a new job that ends within N seconds is answered with 201; one that goes on, with 202 as
     ever. To hang up meanwhile changes nothing about the job.
+
+    Where the input takes an address, write a public one, the `url` of a file of `POST /v1/files`, or a `data:` URI in
+    base64, which becomes such a file before the job is kept.
     """
     db: Database = request.app.state.db
-    terms = Terms.of(request)
-
-    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        job, new = await ordering.place(session, caller, terms, order, idempotency_key)
-        return JobView.of(job), new
-
-    job, new = await db.run(accept)
+    job, new = await ordering.place(db, caller, Terms.of(request), order, idempotency_key)
     _ordered(request, response, job, new)
     longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:

@@ -167,6 +167,8 @@ class Attempt(Base):
     cancel_url: Mapped[str | None]
     cancel_answer: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
+    sent_urls: Mapped[dict[str, Any] | None]
+    """For each of our own addresses in the job's input, the one that fal was told; null while nothing can be sent."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     answered_at: Mapped[datetime | None]
 
