@@ -1,10 +1,11 @@
 """The HTTP process: create_app()."""
 
-from asyncio import Lock
+from asyncio import Lock, create_task, gather
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
+from uuid import UUID
 
 import httpx
 from fastapi import FastAPI, Request, Response
@@ -15,12 +16,15 @@ from app import docs, errors
 from app.billing import routes as billing
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
-from app.http import Edge
+from app.http import Edge, KeyInAddress, cross_origin
 from app.jobs import receiver
 from app.jobs import routes as jobs
 from app.media import links
 from app.media import routes as media
 from app.settings import Settings
+from app.tenants import routes as tenants
+from app.tenants.auth import TooManyRequests
+from app.tenants.known import Known
 from app.verify import routes as verify
 from app.wakeup import Announcer
 from app.wiring import opened
@@ -29,11 +33,13 @@ DESCRIPTION: Final = """
 A self-hosted gateway for generative-video jobs: send an order, get a job, and later its video and its exact price.
 
 **Start here**: `GET /v1/models` shows what there is, `POST /v1/quotes` what it costs, `POST /v1/jobs` orders it and
-`GET /v1/jobs/{id}` tells how it goes. Every call carries `Authorization: Bearer <key>`.
+`GET /v1/jobs/{id}` tells how it goes. Every call carries `Authorization: Bearer <key>`. A page in a browser gets a
+token of `POST /v1/tokens` instead: short-lived, for one end user, with a bound on what it may spend.
 
 Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
 stable `code`, and name every fault at once.
 """
+NOBODY: Final = UUID(int=0)
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Models", "description": "What can be ordered, what it takes and what it costs."},
     {"name": "Jobs", "description": "One job is one video, from order to result."},
@@ -41,6 +47,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "name": "Money",
         "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
     },
+    {"name": "Access", "description": "Keys, tokens that are safe in a browser, and who changed what."},
     {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
     {"name": "Operations", "description": "Is the service alive, can it work, and does every promise hold?"},
 ]
@@ -62,7 +69,15 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
             app.state.proving = Lock()
+            app.state.known = Known(
+                per_key=settings.key_requests_per_minute,
+                per_token=settings.token_requests_per_minute,
+                failures=settings.failures_per_minute,
+            )
+            keeping_books = create_task(app.state.known.keep_books(parts.db))
             yield
+            keeping_books.cancel()
+            await gather(keeping_books, return_exceptions=True)
 
     app = FastAPI(
         title="Callsheet",
@@ -77,10 +92,19 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
+    app.add_middleware(
+        Edge,
+        body_limit=settings.body_limit_bytes,
+        webhook_limit=settings.webhook_limit_bytes,
+        hsts_s=settings.hsts_s,
+    )
+    cross_origin(app, settings.cors_origins)
     errors.install(app)
-    for router in (catalog.router, jobs.router, billing.router, media.router, receiver.router, verify.router):
+    for router in (media.router, receiver.router):
         app.include_router(router)
+    # Those that ask who calls.
+    for router in (catalog.router, jobs.router, billing.router, tenants.router, verify.router):
+        app.include_router(router, responses=problems(KeyInAddress, TooManyRequests))
     _add_operations(app)
     docs.install(app)
     return app
@@ -105,7 +129,7 @@ def _add_operations(app: FastAPI) -> None:
         responses=problems(Unavailable),
     )
     async def readyz(request: Request) -> Response:
-        """204 while the database answers."""
-        async with request.app.state.db.session() as session:
+        """204 while the database answers, and lets this service read on a caller's behalf."""
+        async with request.app.state.db.reading_as(NOBODY) as session:
             await session.execute(text("SELECT 1"))
         return Response(status_code=204)

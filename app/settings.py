@@ -55,7 +55,19 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def _origins(value: str) -> str:
+    origins = [part.strip().rstrip("/") for part in value.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query):
+            raise ValueError("must be origins such as https://app.example.com, with commas between, or *")
+    if not origins:
+        raise ValueError("must name an origin such as https://app.example.com")
+    return ",".join(origins)
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
+Origins = Annotated[str, AfterValidator(_origins)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
@@ -118,6 +130,20 @@ class Settings(BaseSettings):
         default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
     )
 
+    cors_origins: Origins | None = Field(
+        default=None, description="Origins of pages that may call this service with a token, with commas between; or *"
+    )
+    hsts_s: Count | None = Field(
+        default=None, description="Tell browsers to use https only, for so many seconds; needs an https PUBLIC_URL"
+    )
+    key_requests_per_minute: Count | None = Field(
+        default=None, description="Requests a minute for a key without a limit of its own; default: no limit"
+    )
+    token_requests_per_minute: Count = Field(default=300, description="Requests a minute for a browser token")
+    failures_per_minute: Count = Field(
+        default=60, description="Requests a minute without a valid key that are answered 401, per address; then 429"
+    )
+
     body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     dispatch_at_once: Count = Field(default=32, description="Submits to fal a worker has under way at once")
@@ -131,6 +157,12 @@ class Settings(BaseSettings):
     def _leases_outlast_calls(self) -> Self:
         if self.lease_s <= 2 * self.fal_timeout_s:
             raise ValueError("LEASE_S: must be more than twice FAL_TIMEOUT_S, or a slow call looks like a dead worker")
+        return self
+
+    @model_validator(mode="after")
+    def _https_is_there_to_be_insisted_on(self) -> Self:
+        if self.hsts_s is not None and not (self.public_url or "").startswith("https://"):
+            raise ValueError("HSTS_S: needs a PUBLIC_URL with https, or browsers would find nobody")
         return self
 
     @classmethod

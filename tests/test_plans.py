@@ -11,12 +11,13 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
-from app.db import Database
+from app.db import BECOME_READER, Database
 from app.jobs import intake, queries
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.tenants import auth
+from app.tenants.caller import Caller
 from tests import factories as make
 
 ENDED = 20_000
@@ -53,6 +54,12 @@ KEYS = text("""
 """)
 
 
+BROWSER_TOKENS = text("""
+    INSERT INTO browser_tokens (tenant_id, id, api_key_id, digest, end_user, actions, expires_at)
+    SELECT tenant_id, gen_random_uuid(), id, digest, 'user-1', '{read}', now() + interval '1 hour' FROM api_keys
+""")
+
+
 @pytest.fixture
 async def history(db: Database) -> UUID:
     """A tenant among some, in a deployment with a past."""
@@ -62,6 +69,7 @@ async def history(db: Database) -> UUID:
         await session.execute(WAITING_JOBS, {"count": WAITING})
         await session.execute(ATTEMPTS)
         await session.execute(KEYS)
+        await session.execute(BROWSER_TOKENS)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     return callers[3].tenant_id
@@ -80,11 +88,13 @@ def heard(db: Database) -> Iterator[list[tuple[str, Any]]]:
     event.remove(db.engine.sync_engine, "before_cursor_execute", hear)
 
 
-async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> list[str]:
-    """How Postgres does each statement of *work*."""
+async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], reader: UUID | None = None) -> list[str]:
+    """How Postgres does each statement of *work*, under the row-level security of the tenant *reader* if given."""
     with heard(db) as statements:
         await db.run(work)
     async with db.engine.connect() as connection:
+        if reader is not None:
+            await connection.execute(BECOME_READER, {"tenant": str(reader)})
         found = []
         for statement, parameters in statements:
             rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
@@ -94,6 +104,10 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) ->
 
 def reads_few(plan: str) -> bool:
     return "Seq Scan" not in plan
+
+
+def caller(tenant: UUID) -> Caller:
+    return Caller(tenant, tenant, frozenset())
 
 
 async def reconcile(session: AsyncSession) -> Any:
@@ -106,21 +120,24 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
     "typical": lambda _: partial(queries.typical_s, model="model-3"),
-    "get": lambda tenant: partial(queries.get, tenant_id=tenant, job_id=tenant),
+    "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
-    "page": lambda tenant: partial(queries.page, tenant_id=tenant, **PAGE),
-    "page by cursor": lambda tenant: partial(queries.page, tenant_id=tenant, before=tenant, **PAGE),
-    "page by status": lambda tenant: partial(queries.page, tenant_id=tenant, statuses=[JobStatus.FAILED], **PAGE),
-    "page by model": lambda tenant: partial(queries.page, tenant_id=tenant, model="model-3", **PAGE),
-    "page by end user": lambda tenant: partial(queries.page, tenant_id=tenant, end_user="user-3", **PAGE),
-    "page by metadata": lambda tenant: partial(queries.page, tenant_id=tenant, metadata={"n": "3"}, **PAGE),
+    "browser token": lambda _: partial(auth.find, text="ct_x"),
+    "page": lambda tenant: partial(queries.page, caller=caller(tenant), **PAGE),
+    "page by cursor": lambda tenant: partial(queries.page, caller=caller(tenant), before=tenant, **PAGE),
+    "page by status": lambda tenant: partial(queries.page, caller=caller(tenant), statuses=[JobStatus.FAILED], **PAGE),
+    "page by model": lambda tenant: partial(queries.page, caller=caller(tenant), model="model-3", **PAGE),
+    "page by end user": lambda tenant: partial(queries.page, caller=caller(tenant), end_user="user-3", **PAGE),
+    "page by metadata": lambda tenant: partial(queries.labeled, caller=caller(tenant), metadata={"n": "3"}, **PAGE),
 }
 
 
 @pytest.mark.parametrize("name", HOT)
 async def test_a_hot_statement_reads_by_an_index(db, history, name):
-    found = await plans(db, HOT[name](history))
+    as_reader = name == "get" or (name.startswith("page") and name != "page by metadata")
+
+    found = await plans(db, HOT[name](history), reader=history if as_reader else None)
 
     assert found
     for plan in found:

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
+from app.tenants.caller import Caller
 
 HISTORY: Final = 50
 """Finished jobs of a model looked at to tell how long the next one takes."""
@@ -21,41 +22,65 @@ async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | Non
     return await session.get(Job, (tenant_id, job_id))
 
 
-async def page(
-    session: AsyncSession,
-    tenant_id: UUID,
-    *,
-    limit: int,
-    before: UUID | None = None,
-    statuses: Iterable[JobStatus] = (),
-    model: str | None = None,
-    end_user: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-) -> Sequence[Job]:
+def visible(caller: Caller) -> list[ColumnElement[bool]]:
+    """What a WHERE clause must hold so that it finds *caller*'s jobs only, as its browser token narrows them."""
+    mine = [Job.tenant_id == caller.tenant_id]
+    if caller.token is not None:
+        mine.append(Job.end_user == caller.token.end_user)
+        if caller.token.models is not None:
+            mine.append(Job.model.in_(sorted(caller.token.models)))
+    return mine
+
+
+async def seen(session: AsyncSession, caller: Caller, job_id: UUID) -> Job | None:
+    """The job, or None if it isn't there or not for *caller* to see."""
+    return await session.scalar(select(Job).where(*visible(caller), Job.id == job_id))
+
+
+async def page(session: AsyncSession, caller: Caller, *, limit: int, **filters: Any) -> Sequence[Job]:
     """
-    Up to *limit* of the tenant's jobs, newest first, older than the job *before*.
+    Up to *limit* of the jobs that *caller* may see and *filters* (of `_filtered`) let through, newest first.
 
     Ids are UUIDv7, so their order is the order of creation and the primary key serves every page alike.
     """
-    wanted: list[Any] = [Job.tenant_id == tenant_id]
+    wanted = [*visible(caller), *_filtered(**filters)]
+    return (await session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit))).all()
+
+
+async def labeled(
+    session: AsyncSession, caller: Caller, metadata: Mapping[str, str], *, limit: int, **filters: Any
+) -> Sequence[UUID]:
+    """The ids of such jobs that carry all of *metadata*."""
+    wanted = [*visible(caller), *_filtered(**filters), Job.labels.contains(dict(metadata)), Job.labels != {}]
+    return (await session.scalars(select(Job.id).where(*wanted).order_by(Job.id.desc()).limit(limit))).all()
+
+
+def _filtered(
+    *,
+    before: UUID | None = None,
+    ids: Sequence[UUID] | None = None,
+    statuses: Iterable[JobStatus] = (),
+    model: str | None = None,
+    end_user: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = []
     if before is not None:
         wanted.append(Job.id < before)
+    if ids is not None:
+        wanted.append(Job.id.in_(ids))
     if chosen := list(statuses):
         wanted.append(Job.status.in_(chosen))
     if model is not None:
         wanted.append(Job.model == model)
     if end_user is not None:
         wanted.append(Job.end_user == end_user)
-    if metadata:
-        wanted.append(Job.labels.contains(dict(metadata)))
-        wanted.append(Job.labels != {})
     if created_after is not None:
         wanted.append(Job.created_at > created_after)
     if created_before is not None:
         wanted.append(Job.created_at < created_before)
-    return (await session.scalars(select(Job).where(*wanted).order_by(Job.id.desc()).limit(limit))).all()
+    return wanted
 
 
 async def typical_s(session: AsyncSession, model: str) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -27,7 +27,10 @@ from app.jobs.tables import Job
 from app.media import queries as media
 from app.media.routes import link_to
 from app.media.tables import Output
-from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.audit import audit
+from app.tenants.auth import MayCancel, MayCreate, MayRead, Unauthorized
+from app.tenants.caller import Caller, Forbidden
+from app.tenants.minting import TokenOver, TokenSpent
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -62,6 +65,8 @@ class NoOutput(AppError):
             Forbidden,
             InsufficientFunds,
             TooExpensive,
+            TokenSpent,
+            TokenOver,
             UnknownModel,
             IdempotencyConflict,
             BodyTooLarge,
@@ -75,7 +80,7 @@ class NoOutput(AppError):
 async def create(
     request: Request,
     response: Response,
-    caller: JobsWriter,
+    caller: MayCreate,
     order: JobOrder,
     idempotency_key: Annotated[
         str | None,
@@ -94,6 +99,9 @@ async def create(
     With an `Idempotency-Key` a repeat of the same order answers 200 with the same job and the header
     `Idempotent-Replayed: true`; the same key with another order is a conflict.
     """
+    if not caller.may_use(order.model):
+        raise Forbidden("This token may not order from this model.")
+    order = order.model_copy(update={"end_user": caller.acting_for(order.end_user)})
     wanted = Order(
         model=order.model,
         input=order.input,
@@ -102,7 +110,7 @@ async def create(
         priority=Priority[order.priority.upper()],
         run_after=order.run_after,
         deadline_s=order.deadline_s,
-        idempotency_key=idempotency_key,
+        idempotency_key=_own_key(caller, idempotency_key),
         digest=_digest(order),
     )
     db: Database = request.app.state.db
@@ -134,7 +142,7 @@ async def create(
 )
 async def index(
     request: Request,
-    caller: JobsReader,
+    caller: MayRead,
     limit: paging.Limit = 20,
     cursor: paging.Cursor = None,
     status: Annotated[list[JobStatus] | None, Query(description="Any of these statuses")] = None,
@@ -152,20 +160,21 @@ async def index(
         for name, value in request.query_params.items()
         if name.startswith("metadata.") and "\x00" not in name + value
     }
+    filters: dict[str, Any] = {
+        "before": before,
+        "statuses": status or (),
+        "model": model,
+        "end_user": end_user,
+        "created_after": created_after,
+        "created_before": created_before,
+    }
     db: Database = request.app.state.db
-    async with db.session() as session:
-        jobs = await queries.page(
-            session,
-            caller.tenant_id,
-            limit=limit + 1,
-            before=before,
-            statuses=status or (),
-            model=model,
-            end_user=end_user,
-            metadata=metadata,
-            created_after=created_after,
-            created_before=created_before,
-        )
+    if metadata:
+        # Row-level security would keep Postgres from the index on labels: so it finds ids, and shows nothing.
+        async with db.session() as session:
+            filters["ids"] = await queries.labeled(session, caller, metadata, limit=limit + 1, **filters)
+    async with db.reading_as(caller.tenant_id) as session:
+        jobs = await queries.page(session, caller, limit=limit + 1, **filters)
     shown, next_cursor = paging.cut(jobs, limit)
     return JobPage(data=[JobView.of(job) for job in shown], next_cursor=next_cursor)
 
@@ -176,14 +185,9 @@ async def index(
     summary="Look at a job",
     responses=problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
 )
-async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Path()]) -> JobView:
+async def show(request: Request, caller: MayRead, job_id: Annotated[UUID, Path()]) -> JobView:
     """What the job is doing, what it waits for, what it costs and, once finished, what came out."""
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
-    if job is None:
-        raise NotFound("No job has this id.")
-    return JobView.of(job)
+    return JobView.of(await seen(request, caller, job_id))
 
 
 @router.post(
@@ -196,15 +200,22 @@ async def show(request: Request, caller: JobsReader, job_id: Annotated[UUID, Pat
         **problems(Unauthorized, Forbidden, NotFound, AlreadyFinished, InvalidRequest, Unavailable),
     },
 )
-async def cancel(request: Request, response: Response, caller: JobsWriter, job_id: Annotated[UUID, Path()]) -> JobView:
+async def cancel(request: Request, response: Response, caller: MayCancel, job_id: Annotated[UUID, Path()]) -> JobView:
     """
     A job that was never sent is canceled at once and costs nothing.
 
     Else the answer is 202 with `cancel_requested_at` set: the cancel is passed on to fal, and the job ends as fal
     says. One that runs already may still finish, and is then charged. Asking again is safe.
     """
-    key = JobKey(caller.tenant_id, job_id)
-    job = await request.app.state.db.run(lambda session: decisions.cancel(session, key))
+    before = await seen(request, caller, job_id)
+
+    async def decide(session: AsyncSession) -> Job | None:
+        job = await decisions.cancel(session, JobKey(caller.tenant_id, job_id))
+        if before.cancel_requested_at is None:
+            audit(session, caller.actor, "job.cancel", job_id, tenant_id=caller.tenant_id)
+        return job
+
+    job = await request.app.state.db.run(decide)
     if job is None:
         raise NotFound("No job has this id.")
     if job.status != JobStatus.CANCELED:
@@ -229,7 +240,7 @@ async def cancel(request: Request, response: Response, caller: JobsWriter, job_i
 )
 async def output(
     request: Request,
-    caller: JobsReader,
+    caller: MayRead,
     job_id: Annotated[UUID, Path()],
     number: Annotated[int, Query(ge=1, le=64, description="Which file, if the output has several")] = 1,
 ) -> Response:
@@ -240,13 +251,28 @@ async def output(
     it waits for.
     """
     db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
+    job = await seen(request, caller, job_id)
+    async with db.reading_as(caller.tenant_id) as session:
         file = await media.get(session, caller.tenant_id, job_id, number)
-    if job is None:
-        raise NotFound("No job has this id.")
     location = await link_to(request, _safe(job, file))
     return Response(status_code=307, headers={"Location": location})
+
+
+async def seen(request: Request, caller: Caller, job_id: UUID) -> Job:
+    """The job, as the database shows it to *caller*. Raises NotFound if it isn't there or not for *caller* to see."""
+    db: Database = request.app.state.db
+    async with db.reading_as(caller.tenant_id) as session:
+        job = await queries.seen(session, caller, job_id)
+    if job is None:
+        raise NotFound("No job has this id.")
+    return job
+
+
+def _own_key(caller: Caller, idempotency_key: str | None) -> str | None:
+    """An end user's keys are apart from everybody else's; no key of a header has a space."""
+    if caller.token is None or idempotency_key is None:
+        return idempotency_key
+    return f"{caller.token.end_user} {idempotency_key}"
 
 
 def _within(order: JobOrder, quote: Quote) -> None:
