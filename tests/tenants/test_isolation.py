@@ -1,17 +1,23 @@
 """Tenants are apart in the database itself: row-level security holds where a WHERE clause was forgotten."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import event, select, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
 from app.db import Database
 from app.jobs.tables import Job
+from app.migrate import upgrade
+from app.settings import SettingsError
 from app.tenants import minting
 from tests import factories as make
 
@@ -159,3 +165,75 @@ async def test_a_reader_of_no_tenant_sees_nothing(db):
     async with db.session() as session:
         await session.execute(text("SET LOCAL ROLE callsheet_reader"))
         assert list(await session.scalars(select(Job.id))) == []
+
+
+@pytest.fixture
+def owned(server: str) -> Iterator[tuple[str, str]]:
+    """A database whose owner may not make roles, on a server where the reader isn't known; and its owner."""
+    name = f"owner_{uuid4().hex[:12]}"
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEROLE PASSWORD '{name}'".encode())
+        admin.execute(f"CREATE DATABASE {name} OWNER {name}".encode())
+        url = make_url(server).set(username=name, password=name, database=name)
+        yield url.render_as_string(hide_password=False), name
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        admin.execute(f"DROP OWNED BY {name}".encode())
+        admin.execute(f"DROP ROLE {name}".encode())
+
+
+def test_who_may_not_make_the_reader_hears_what_to_run(owned, server, monkeypatch):
+    url, name = owned
+    reader = f"reader_{uuid4().hex[:12]}"
+    monkeypatch.setattr("migrations.rls.READER", reader)
+
+    with pytest.raises(SettingsError, match=f"CREATE ROLE {reader} NOLOGIN; GRANT {reader} TO"):
+        upgrade(url)
+
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as admin:
+        # What the message says; then the same user gets on.
+        admin.execute(f'CREATE ROLE {reader} NOLOGIN; GRANT {reader} TO "{name}"'.encode())
+        upgrade(url)
+        with psycopg.connect(url.replace("+psycopg", "")) as theirs:
+            theirs.execute(f"SET LOCAL ROLE {reader}".encode())
+            assert theirs.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+            theirs.execute(b"RESET ROLE")
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as theirs:
+            theirs.execute(f"DROP OWNED BY {name} CASCADE".encode())
+        admin.execute(f"DROP ROLE {reader}".encode())
+
+
+def test_a_user_who_may_make_roles_makes_the_reader_and_may_become_it(owned, server, monkeypatch):
+    url, name = owned
+    reader = f"reader_{uuid4().hex[:12]}"
+    monkeypatch.setattr("migrations.rls.READER", reader)
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"ALTER ROLE {name} CREATEROLE".encode())
+
+        upgrade(url)
+
+        with psycopg.connect(url.replace("+psycopg", "")) as theirs:
+            theirs.execute(f"SET LOCAL ROLE {reader}".encode())
+            assert theirs.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as theirs:
+            theirs.execute(f"DROP OWNED BY {name} CASCADE".encode())
+        admin.execute(f"DROP ROLE {reader}".encode())
+
+
+def test_databases_of_one_server_may_be_migrated_at_once(server):
+    names = [f"one_{uuid4().hex[:12]}" for _ in range(3)]
+    reader = f"reader_{uuid4().hex[:12]}"
+    code = (
+        "import sys; import migrations.rls; migrations.rls.READER = sys.argv[2];"
+        "from app.migrate import upgrade; upgrade(sys.argv[1])"
+    )
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as admin:
+        for name in names:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+        urls = [make_url(server).set(database=name).render_as_string(hide_password=False) for name in names]
+
+        all_at_once = [subprocess.Popen([sys.executable, "-c", code, url, reader]) for url in urls]
+
+        assert [one.wait(100) for one in all_at_once] == [0, 0, 0]
+        for name in names:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+        admin.execute(f"DROP ROLE {reader}".encode())
