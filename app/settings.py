@@ -98,7 +98,19 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _origins(value: str) -> str:
+    origins = [part.strip().rstrip("/") for part in value.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query):
+            raise ValueError("must be origins such as https://app.example.com, with commas between, or *")
+    if not origins:
+        raise ValueError("must name an origin such as https://app.example.com")
+    return ",".join(origins)
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
+Origins = Annotated[str, AfterValidator(_origins)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
@@ -216,6 +228,20 @@ class Settings(BaseSettings):
         default=432_000.0, description="How long nothing gets through before an endpoint is no longer called"
     )
 
+    cors_origins: Origins | None = Field(
+        default=None, description="Origins of pages that may call this service with a token, with commas between; or *"
+    )
+    hsts_s: Count | None = Field(
+        default=None, description="Tell browsers to use https only, for so many seconds; needs an https PUBLIC_URL"
+    )
+    key_requests_per_minute: Count | None = Field(
+        default=None, description="Requests a minute for a key without a limit of its own; default: no limit"
+    )
+    token_requests_per_minute: Count = Field(default=300, description="Requests a minute for a browser token")
+    failures_per_minute: Count = Field(
+        default=60, description="Requests a minute without a valid key that are answered 401, per address; then 429"
+    )
+
     body_limit_bytes: Count = Field(
         default=1_000_000, description="Largest request body taken, not counting data: URIs and uploads"
     )
@@ -266,6 +292,12 @@ class Settings(BaseSettings):
     def callback_networks(self) -> list[IPv4Network | IPv6Network]:
         """The private networks that callbacks may go to."""
         return [ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text]
+
+    @model_validator(mode="after")
+    def _https_is_there_to_be_insisted_on(self) -> Self:
+        if self.hsts_s is not None and not (self.public_url or "").startswith("https://"):
+            raise ValueError("HSTS_S: needs a PUBLIC_URL with https, or browsers would find nobody")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -36,6 +36,7 @@ from app.media.measure import Measure
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
 from app.settings import Settings, SettingsError
+from app.tenants import known
 from app.verify.kept import kept
 from app.verify.verifier import verify
 
@@ -126,11 +127,15 @@ class Parts:
         async def prune_files(_: Result | None) -> Result:
             return {"deleted": await pruner.prune_all(self.db, self.storage)}
 
+        async def prune_tokens(_: Result | None) -> Result:
+            return {"deleted": await known.prune_all(self.db)}
+
         duties = (
             Duty(incidents.CHORE, self.settings.watch_s, watch_for_incidents),
             Duty("verify", self.settings.verify_every_s, prove),
             Duty("prune_inbox", inbox.EVERY_S, prune_inbox),
             Duty("prune_files", pruner.EVERY_S, prune_files),
+            Duty("prune_tokens", known.PRUNED_EVERY_S, prune_tokens),
         )
         return Chores(self.db, duties, owner=self.owner, lease_s=self.settings.lease_s)
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import paging
 from app.db import Database
@@ -21,7 +20,8 @@ from app.files.reaching import link_to
 from app.files.schemas import FilePage, FileView
 from app.files.tables import File
 from app.media import links, serving
-from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.auth import JobsReader, JobsWriter, MayUpload, Unauthorized
+from app.tenants.caller import Caller, Forbidden
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
 served = APIRouter(tags=["Files"], include_in_schema=False)
@@ -68,7 +68,7 @@ BODY: Final[dict[str, Any]] = {
 async def create(
     request: Request,
     response: Response,
-    caller: JobsWriter,
+    caller: MayUpload,
     filename: Annotated[
         str | None, Query(max_length=300, description="What to call it, if the body is the file itself")
     ] = None,
@@ -106,7 +106,7 @@ async def index(
     """Newest first."""
     before = paging.decode(cursor)
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(caller.tenant_id) as session:
         files = await queries.page(session, caller.tenant_id, limit=limit + 1, before=before)
     shown, next_cursor = paging.cut(files, limit)
     return FilePage(data=[FileView.of(file) for file in shown], next_cursor=next_cursor)
@@ -120,7 +120,7 @@ async def index(
 )
 async def show(request: Request, caller: JobsReader, file_id: Annotated[UUID, Path()]) -> FileView:
     """What it is, how large, and until when it is kept."""
-    return FileView.of(await _mine(request, caller.tenant_id, file_id))
+    return FileView.of(await _mine(request, caller, file_id))
 
 
 @router.delete(
@@ -154,7 +154,7 @@ async def delete(request: Request, caller: JobsWriter, file_id: Annotated[UUID, 
 )
 async def content(request: Request, caller: JobsReader, file_id: Annotated[UUID, Path()]) -> Response:
     """Leads to the file by a signed link that needs no key and works for 15 minutes."""
-    file = await _mine(request, caller.tenant_id, file_id)
+    file = await _mine(request, caller, file_id)
     token = links.token(await serving.key(request), link_to(file, timedelta(seconds=links.VALID_S)))
     return Response(status_code=307, headers={"Location": f"/files/{token}"})
 
@@ -165,7 +165,7 @@ async def serve(request: Request, token: Annotated[str, Path(max_length=200)]) -
     """The file, or the part of it that Range asks for, for whoever holds a link to it; fal among them."""
     link = await serving.followed(request, token)
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(link.tenant_id) as session:
         file = await queries.get(session, link.tenant_id, link.job_id) if link.number == 0 else None
     if file is None or file.sha256 is None or file.content_type is None:
         raise NotFound
@@ -175,12 +175,10 @@ async def serve(request: Request, token: Annotated[str, Path(max_length=200)]) -
     )
 
 
-async def _mine(request: Request, tenant_id: UUID, file_id: UUID) -> File:
-    async def look(session: AsyncSession) -> File | None:
-        return await queries.get(session, tenant_id, file_id)
-
+async def _mine(request: Request, caller: Caller, file_id: UUID) -> File:
     db: Database = request.app.state.db
-    file = await db.run(look)
+    async with db.reading_as(caller.tenant_id) as session:
+        file = await queries.get(session, caller.tenant_id, file_id)
     if file is None:
         raise NotFound("No file has this id.")
     return file

@@ -25,7 +25,7 @@ from app.jobs.intake import Order
 from app.jobs.schemas import JobOrder, JobView
 from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller, Forbidden
 
 
 class TooExpensive(AppError):
@@ -80,9 +80,11 @@ async def place(
     """
     The job for *order*, and whether it is new; files that the order brings are stored before its transaction begins.
 
-    Raises what a caller is told: BodyTooLarge, InvalidRequest (of the callback_url), UnknownModel, InvalidOrder,
-    Unpriced, TooExpensive, FilesFull, InsufficientFunds or IdempotencyConflict; then nothing was kept.
+    Raises what a caller is told: Forbidden (by its token), BodyTooLarge, InvalidRequest (of the callback_url),
+    UnknownModel, InvalidOrder, Unpriced, TooExpensive, TokenSpent, TokenOver, FilesFull, InsufficientFunds or
+    IdempotencyConflict; then nothing was kept.
     """
+    order = _narrowed(caller, order)
     wanted = Order(
         model=order.model,
         input=order.input,
@@ -92,7 +94,7 @@ async def place(
         run_after=order.run_after,
         deadline_s=order.deadline_s,
         callback_url=order.callback_url,
-        idempotency_key=idempotency_key,
+        idempotency_key=_own_key(caller, idempotency_key),
         digest=_digest(order),
     )
 
@@ -147,6 +149,23 @@ async def again(
         return retry, False
     quote = _judged(terms, wanted, max_cost)
     return await _accept(session, caller, terms, wanted, quote, Lifted(job.input))
+
+
+def _narrowed(caller: Caller, order: JobOrder) -> JobOrder:
+    """*order* as the caller's token lets it be; a key's as it is. Raises Forbidden."""
+    if not caller.may_use(order.model):
+        raise Forbidden("This token may not order from this model.")
+    if caller.token is not None and order.callback_url is not None:
+        # What goes there is signed in the tenant's name.
+        raise Forbidden("This token may not say where callbacks go; leave callback_url out.")
+    return order.model_copy(update={"end_user": caller.acting_for(order.end_user)})
+
+
+def _own_key(caller: Caller, idempotency_key: str | None) -> str | None:
+    """An end user's keys are apart from everybody else's; no key of a header has a space."""
+    if caller.token is None or idempotency_key is None:
+        return idempotency_key
+    return f"{caller.token.end_user} {idempotency_key}"
 
 
 async def _accept(

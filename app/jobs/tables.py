@@ -45,6 +45,7 @@ class Job(Leased, Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.tenant_id"), primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     api_key_id: Mapped[UUID | None]
+    browser_token_id: Mapped[UUID | None]
 
     model: Mapped[str]
     input: Mapped[dict[str, Any]]
