@@ -10,16 +10,19 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import Database
+from app.db import Database, new_id
+from app.files.tables import File
 from app.jobs.tables import Job
 from app.migrate import upgrade
 from app.settings import SettingsError
 from app.tenants import minting
 from tests import factories as make
+from tests.callbacks import rows
 
 SECRET = "a mecha of tenant A"
 # What the Core writes for `table.tenant_id = ?`, however the table is called in the statement.
@@ -34,9 +37,32 @@ async def stranger(db, api) -> Any:
     intent = await make.taken(db, ours, order)
     await make.submit(db, intent)
     await make.report(db, intent, make.success())
+    endpoint = await rows.make_endpoint(db, ours, f"https://caller.example/{SECRET}")
+    await rows.make_tests(db, endpoint)
+    (delivery,) = await rows.deliveries(db, ours)
+    file = await make_file(db, ours.tenant_id)
     theirs, key = await make.make_key(db, scopes=["jobs:read", "jobs:write", "billing:read", "keys:write"])
     api.headers["Authorization"] = f"Bearer {key}"
-    return {"job_id": str(intent.job.id), "key_id": str(ours.key_id), "tenant": ours.tenant_id, "other": theirs}
+    return {
+        "job_id": str(intent.job.id),
+        "key_id": str(ours.key_id),
+        "endpoint_id": str(endpoint.id),
+        "delivery_id": str(delivery.id),
+        "file_id": str(file.id),
+        "tenant": ours.tenant_id,
+        "other": theirs,
+    }
+
+
+async def make_file(db: Database, tenant_id: UUID) -> File:
+    async def add(session: AsyncSession) -> File:
+        stored = {"stored_at": func.now(), "prune_at": func.now(), "sha256": bytes(32), "content_type": "image/png"}
+        file = File(tenant_id=tenant_id, id=new_id(), path="x", name=SECRET, size=1, **stored)
+        session.add(file)
+        await session.flush()
+        return file
+
+    return await db.run(add)
 
 
 @contextmanager
@@ -57,12 +83,18 @@ def without_tenant_filters(db: Database) -> Iterator[list[str]]:
 
 
 async def reads(api, names: dict[str, Any]) -> list[tuple[str, str]]:
-    """What every GET of the API answers to *names*, by its path; those of operators and the catalog left out."""
+    """
+    What every GET of the API answers to *names*, by its path.
+
+    Those of operators and the catalog are left out, and streams, which have no end.
+    """
     document = (await api.get("/openapi.json")).json()
     answers = []
     for path, item in document["paths"].items():
         operation = item.get("get", {})
         if not operation.get("security") or "/admin/" in path or operation["tags"] == ["Models"]:
+            continue
+        if path.endswith("/events"):
             continue
         url = re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path)
         # Also what the query can name: an id, an end user, a label.
@@ -76,7 +108,8 @@ async def reads(api, names: dict[str, Any]) -> list[tuple[str, str]]:
 
 def leaks(answers: list[tuple[str, str]], names: dict[str, Any]) -> set[str]:
     """The paths whose answers tell something of tenant A."""
-    told = (SECRET, str(names["tenant"]), '"charged"', '"spent":"2.10"', '"kind":"hold"', f'"id":"{names["key_id"]}"')
+    ids = [f'"id":"{names[name]}"' for name in ("key_id", "endpoint_id", "delivery_id", "file_id")]
+    told = (SECRET, str(names["tenant"]), '"charged"', '"spent":"2.10"', '"kind":"hold"', *ids)
     return {path for path, answer in answers if any(word in answer for word in told)}
 
 
@@ -95,13 +128,22 @@ async def test_no_read_shows_it_even_where_every_tenant_filter_is_forgotten(api,
     assert leaks(answers, stranger) == set()
 
 
+async def test_no_stream_follows_another_tenants_job_even_where_every_tenant_filter_is_forgotten(api, stranger):
+    with without_tenant_filters(api._transport.app.state.db) as changed:
+        answer = await api.get(f"/v1/jobs/{stranger['job_id']}/events")
+
+    assert changed
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 async def test_without_row_level_security_the_same_walk_would_show_it(api, stranger, monkeypatch):
     monkeypatch.setattr(Database, "reading_as", lambda self, _: self.session())
 
     with without_tenant_filters(api._transport.app.state.db):
         answers = await reads(api, stranger)
 
-    assert {"/v1/jobs", "/v1/jobs/{job_id}", "/v1/ledger", "/v1/keys"} <= leaks(answers, stranger)
+    everywhere = {"jobs", "jobs/{job_id}", "ledger", "keys", "endpoints", "deliveries/{delivery_id}", "files"}
+    assert {f"/v1/{path}" for path in everywhere} <= leaks(answers, stranger)
 
 
 async def test_every_table_of_tenants_is_protected(db):

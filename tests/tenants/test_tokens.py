@@ -1,6 +1,7 @@
 """Browser tokens: what one may do is its end user's, its models', its actions' and within its spend."""
 
 import asyncio
+import re
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -114,6 +115,9 @@ NEEDS = {
     "get_job": "read",
     "get_job_output": "read",
     "cancel_job": "cancel",
+    "stream_events": "events",
+    "stream_job_events": "events",
+    "create_file": "files",
 }
 
 
@@ -129,12 +133,13 @@ async def test_everything_that_is_not_one_of_its_actions_is_refused(backend):
             if not schemes:
                 continue
             url = path.replace("{model}", make.O3)
-            for name in ("job_id", "key_id", "token_id"):
-                url = url.replace(f"{{{name}}}", some_id)
+            url = re.sub(r"\{\w+\}", some_id, url)
             allowed = NEEDS.get(operation["operationId"])
             assert ("BrowserToken" in schemes) == (allowed is not None), operation["operationId"]
             for action, token in tokens.items():
-                answer = await call(backend, token, method, url, json={} if method == "post" else None)
+                if action == allowed and operation["operationId"] == "stream_events":
+                    continue  # It would never end.
+                answer = await call(backend, token, method, url, json={} if method in {"post", "patch"} else None)
                 if action != allowed:
                     assert answer.status_code in {403, 422}, (operation["operationId"], action, answer.text)
                     # A body that isn't one is judged first; it tells nothing.
@@ -143,6 +148,46 @@ async def test_everything_that_is_not_one_of_its_actions_is_refused(backend):
                 else:
                     assert answer.status_code != 403, (operation["operationId"], action)
     assert tried > 50
+
+
+async def test_many_jobs_at_once_and_retries_need_a_key(backend):
+    token = await new_token(backend)
+    mine = (await call(backend, token, "POST", "/v1/jobs", json=order())).json()
+    await call(backend, token, "POST", f"/v1/jobs/{mine['id']}/cancel")
+
+    for path, body in [
+        ("/v1/jobs/batch", {"orders": [order()]}),
+        ("/v1/jobs/cancel", {"end_user": "ann"}),
+        ("/v1/jobs/retry", {"end_user": "ann"}),
+        (f"/v1/jobs/{mine['id']}/retry", None),
+    ]:
+        answer = await call(backend, token, "POST", path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
+    assert (await backend.post(f"/v1/jobs/{mine['id']}/retry")).status_code == 202
+
+
+async def test_it_cannot_say_where_callbacks_go(backend):
+    token = await new_token(backend)
+    body = order(callback_url="https://93.184.216.34/")
+
+    answer = await call(backend, token, "POST", "/v1/jobs", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert (await backend.post("/v1/jobs", json=body)).status_code == 202
+
+
+async def test_it_waits_for_and_follows_the_end_of_its_own_jobs_only(backend):
+    token = await new_token(backend)
+    mine = (await call(backend, token, "POST", "/v1/jobs", json=order())).json()
+    other = (await backend.post("/v1/jobs", json=order(end_user="bob"))).json()
+    for job in (mine, other):
+        await backend.post(f"/v1/jobs/{job['id']}/cancel")
+
+    events = await call(backend, token, "GET", f"/v1/jobs/{mine['id']}/events")
+    hidden = await call(backend, token, "GET", f"/v1/jobs/{other['id']}/events")
+
+    assert (events.status_code, '"status":"canceled"' in events.text) == (200, True)
+    assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
 
 
 async def test_a_token_cannot_make_tokens_or_keys_or_see_money(backend):
