@@ -67,8 +67,8 @@ EVENTS = text("""
 """)
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
-    SELECT id, gen_random_uuid(), 'key', 'cs_', sha256((id::text || n)::bytea), '{}'
-    FROM tenants, generate_series(1, 200) AS n
+    SELECT tenant_id, gen_random_uuid(), 'key', 'cs_', sha256((tenant_id::text || n)::bytea), '{}'
+    FROM accounts, generate_series(1, 200) AS n
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
@@ -109,8 +109,8 @@ INCIDENTS = text("""
 
 FILES = text("""
     INSERT INTO files (tenant_id, id, path, size, content_type, sha256, stored_at, prune_at)
-    SELECT t.id, gen_random_uuid(), 'x', 10, 'image/png', sha256('x'), now(), now() + n * interval '1 minute'
-    FROM tenants AS t, generate_series(-2, 500) AS n
+    SELECT tenant_id, gen_random_uuid(), 'x', 10, 'image/png', sha256('x'), now(), now() + n * interval '1 minute'
+    FROM accounts, generate_series(-2, 500) AS n
 """)
 USES = text("""
     INSERT INTO file_uses (tenant_id, file_id, job_id)
