@@ -7,7 +7,6 @@ due again. What a run leaves behind is kept in the row, for the next one and for
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,7 +15,6 @@ from typing import Any, Final, TypeAlias
 import structlog
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -93,9 +91,8 @@ class Chores:
             )
 
     async def _do(self, duty: Duty, row: Chore) -> None:
-        holding = asyncio.create_task(self._hold(row))
         try:
-            async with asyncio.timeout(LONGEST_S):
+            async with leases.holding(self.db, row, self.lease_s), asyncio.timeout(LONGEST_S):
                 result = await duty.do(row.result)
         except Exception as error:  # noqa: BLE001 - whatever it was, the chore is still to be done
             # Only its kind: a driver's text quotes the values of the statement.
@@ -103,15 +100,5 @@ class Chores:
             wait_s = leases.backoff_s(row.tries, longest_s=min(duty.every_s, leases.LONGEST_S))
             await self.db.insist(partial(leases.again, row=row, wait_s=wait_s), for_s=self.lease_s)
             return
-        finally:
-            holding.cancel()
         done = partial(leases.again, row=row, wait_s=duty.every_s, tries=0, done_at=func.now(), result=result)
         await self.db.insist(done, for_s=self.lease_s)
-
-    async def _hold(self, row: Chore) -> None:
-        """Keep the lease for as long as the chore takes, so that a dead worker's can come due soon."""
-        while True:
-            await asyncio.sleep(self.lease_s / 3)
-            with suppress(SQLAlchemyError):
-                if not await self.db.run(partial(leases.extend, row=row, lease_s=self.lease_s)):
-                    return

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import uuid_utils.compat
-from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Text
+from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,6 +25,14 @@ TRIES: Final = 8
 # Longer than any statement may take. A proxy before Postgres that froze keeps a connection looking alive, so
 # the network's own time-outs never notice; without this bound every loop and request on it would wait for ever.
 ANSWER_S = 30.0
+
+READER: Final = "callsheet_reader"
+"""The role as which a caller's data is read; row-level security shows it one tenant's rows."""
+
+# Both settings end with the transaction, so a pooler's next one knows nothing of them; one round trip.
+BECOME_READER: Final = text(
+    f"SELECT set_config('role', '{READER}', true), set_config('callsheet.tenant', :tenant, true)"
+)
 
 
 # A server that vanished without a word is noticed in seconds, and no statement waits for ever.
@@ -95,6 +103,17 @@ class Database:
                 yield session
         except TimeoutError:
             raise PoolTimeout("Postgres gave no answer") from None
+
+    @asynccontextmanager
+    async def reading_as(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+        """
+        One transaction that sees *tenant_id*'s rows and no others, whatever its statements ask for; it can't write.
+
+        Every read on a caller's behalf goes through here, so that a forgotten WHERE shows nobody's data.
+        """
+        async with self.session() as session:
+            await session.execute(BECOME_READER, {"tenant": str(tenant_id)})
+            yield session
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """

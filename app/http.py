@@ -1,16 +1,20 @@
 """HTTP at the edges: what every request passes on its way in, and the one kind of client that asks others."""
 
 import traceback
+from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import httpx
 import structlog
 from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
+from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +27,24 @@ log = structlog.get_logger()
 PRIVATE: Final = tuple(
     map(ip_network, ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 )
+# What a key or token is called when people put it into an address.
+NEVER_IN_ADDRESSES: Final = frozenset({"key", "api_key", "apikey", "token", "access_token"})
+EXPOSED: Final = (
+    "Location",
+    "Idempotent-Replayed",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-Id",
+)
+TAKEN: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
+
+
+class KeyInAddress(AppError):
+    """Keys and tokens don't belong in an address, where logs and histories keep them; send them as `Authorization`."""
+
+    status, code = 400, "key_in_address"
 
 
 class Edge:
@@ -33,9 +55,12 @@ class Edge:
     Plain ASGI: Starlette's BaseHTTPMiddleware costs more than the whole request behind it.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, webhook_limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, body_limit: int, limits: Mapping[str, int], hsts_s: int | None = None) -> None:
+        """Takes bodies of *body_limit* bytes, and where a path begins as *limits* says, of as many as stand there."""
         self._app = app
-        self._limits = {True: webhook_limit, False: body_limit}
+        self._body_limit = body_limit
+        self._limits = limits
+        self._told = {"Strict-Transport-Security": f"max-age={hsts_s}"} if hsts_s else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,8 +68,10 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = request_id = str(new_id())
-        limit = self._limits[scope["path"].startswith("/webhooks/")]
+        limit = self._limit(scope["path"])
         taken, started = 0, False
+        also_told = dict(self._told)
+        scope["also_told"] = also_told
 
         async def bounded_receive() -> Message:
             nonlocal taken
@@ -58,16 +85,13 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers.setdefault("Cache-Control", "no-store")
+                _add_headers(message, {"X-Request-Id": request_id, **also_told})
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if _announces_more_than(scope, limit):
-                await _tell(BodyTooLarge(headers={"Connection": "close"}), scope, marked_send)
+            refusal = _refused_unread(scope, limit)
+            if refusal is not None:
+                await _tell(refusal, scope, marked_send)
                 return
             try:
                 await self._app(scope, bounded_receive, marked_send)
@@ -78,6 +102,19 @@ class Edge:
                 if not started:
                     await _tell(Unexpected(), scope, marked_send)
 
+    def _limit(self, path: str) -> int:
+        return next((limit for start, limit in self._limits.items() if path.startswith(start)), self._body_limit)
+
+
+def _add_headers(message: Message, told: dict[str, str]) -> None:
+    headers = MutableHeaders(scope=message)
+    for name, value in told.items():
+        headers[name] = value
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
 
 def _log_failure(error: Exception) -> None:
     # Kinds and places only: messages quote the values of statements, and those are prompts.
@@ -85,9 +122,23 @@ def _log_failure(error: Exception) -> None:
     log.error("request_failed", kind=type(error).__name__, where=where[-8:])
 
 
+def _refused_unread(scope: Scope, limit: int) -> AppError | None:
+    """What is wrong with a request by its first lines alone."""
+    if _announces_more_than(scope, limit):
+        return BodyTooLarge(headers={"Connection": "close"})
+    if scope["query_string"] and _names_a_key(scope["query_string"]):
+        return KeyInAddress("If it is a real one, revoke it: it may be in logs by now.")
+    return None
+
+
 def _announces_more_than(scope: Scope, limit: int) -> bool:
     length = dict(scope["headers"]).get(b"content-length", b"")
     return length.isdigit() and int(length) > limit
+
+
+def _names_a_key(query: bytes) -> bool:
+    names = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return any(name.lower() in NEVER_IN_ADDRESSES for name, _ in names)
 
 
 async def _tell(error: AppError, scope: Scope, send: Send) -> None:
@@ -96,6 +147,21 @@ async def _tell(error: AppError, scope: Scope, send: Send) -> None:
 
 async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
+
+
+def cross_origin(app: Starlette, origins: str | None) -> None:
+    """Let pages of *origins*, a list with commas, call *app* by bearer token; never by cookie."""
+    if origins is None:
+        return
+    options: dict[str, Any] = {"allow_origins": origins.split(","), "allow_credentials": False, "max_age": 600}
+    # Outside of the edge, so that a page can read even what goes wrong there.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=TAKEN,
+        expose_headers=EXPOSED,
+        **options,
+    )
 
 
 def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:

@@ -7,14 +7,20 @@ that dies simply lets the row come due again; no second column, no sweeper. Ever
 late can't put off what its successor, or fal's own word, has made due. `lease_owner` is for people.
 """
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Database
 
 LONGEST_S: Final = 600.0
 
@@ -88,6 +94,24 @@ async def extend(session: AsyncSession, row: Leased, lease_s: float) -> bool:
         .execution_options(synchronize_session=False)
     )
     return bool(kept.rowcount)  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def holding(db: Database, row: Leased, lease_s: float) -> AsyncIterator[None]:
+    """Keep *row* while the block runs, however long that is; a dead worker's row still comes due in *lease_s*."""
+
+    async def hold() -> None:
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            with suppress(SQLAlchemyError):
+                if not await db.run(partial(extend, row=row, lease_s=lease_s)):
+                    return
+
+    task = asyncio.create_task(hold())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _same(row: Leased) -> ColumnElement[bool]:

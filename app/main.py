@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
+from uuid import UUID
 
 import httpx
 from fastapi import FastAPI, Request, Response
@@ -17,7 +18,8 @@ from app.callbacks import delivery_routes as deliveries
 from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
-from app.http import Edge
+from app.files import routes as files
+from app.http import Edge, KeyInAddress, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
 from app.jobs import bulk_routes as bulk
@@ -27,6 +29,9 @@ from app.jobs.hub import Hub
 from app.media import links
 from app.media import routes as media
 from app.settings import Settings
+from app.tenants import routes as tenants
+from app.tenants.auth import TooManyRequests
+from app.tenants.known import Known
 from app.verify import routes as verify
 from app.wakeup import Announcer
 from app.wiring import opened
@@ -35,14 +40,31 @@ DESCRIPTION: Final = """
 A self-hosted gateway for generative-video jobs: send an order, get a job, and later its video and its exact price.
 
 **Start here**: `GET /v1/models` shows what there is, `POST /v1/quotes` what it costs, `POST /v1/jobs` orders it and
-`GET /v1/jobs/{id}` tells how it goes. Every call carries `Authorization: Bearer <key>`.
+`GET /v1/jobs/{id}` tells how it goes. Every call carries `Authorization: Bearer <key>`. A page in a browser gets a
+token of `POST /v1/tokens` instead: short-lived, for one end user, with a bound on what it may spend.
 
 Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
 stable `code`, and name every fault at once.
 """
+OPEN: Final = (media.router, files.served, receiver.router)
+ASKING_WHO_CALLS: Final = (
+    catalog.router,
+    jobs.router,
+    bulk.router,
+    stream.router,
+    files.router,
+    billing.router,
+    endpoints.router,
+    deliveries.router,
+    tenants.router,
+    verify.router,
+    incidents.router,
+)
+NOBODY: Final = UUID(int=0)
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Models", "description": "What can be ordered, what it takes and what it costs."},
     {"name": "Jobs", "description": "One job is one video, from order to result."},
+    {"name": "Files", "description": "Images, videos and sounds for inputs."},
     {
         "name": "Money",
         "description": "Quotes before, holds during, charges after; every movement is in the ledger.",
@@ -51,6 +73,7 @@ TAGS: Final[list[dict[str, Any]]] = [
         "name": "Callbacks",
         "description": "Where you want to be told, signed, and what was told; `webhooks` in this document says what.",
     },
+    {"name": "Access", "description": "Keys, tokens that are safe in a browser, and who changed what."},
     {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
     {"name": "Operations", "description": "Is the service alive, can it work, and does every promise hold?"},
 ]
@@ -81,6 +104,8 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.measure = parts.measure
             app.state.verifier = parts.verifier
             app.state.storage = parts.storage
+            app.state.inbox = parts.inbox
+            app.state.settings = settings
             secret = settings.link_secret
             app.state.link_key = links.key_of(secret.get_secret_value()) if secret else None
             app.state.refusals_kept = receiver.Allowance()
@@ -88,7 +113,15 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             app.state.callback_policy = parts.callback_policy
             app.state.disable_after_s = settings.callback_disable_after_s
             app.state.watch_s = settings.watch_s
+            app.state.known = Known(
+                per_key=settings.key_requests_per_minute,
+                per_token=settings.token_requests_per_minute,
+                failures=settings.failures_per_minute,
+            )
+            keeping_books = asyncio.create_task(app.state.known.keep_books(parts.db))
             yield
+            keeping_books.cancel()
+            await asyncio.gather(keeping_books, return_exceptions=True)
 
     app = FastAPI(
         title="Callsheet",
@@ -103,15 +136,35 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.add_middleware(Edge, body_limit=settings.body_limit_bytes, webhook_limit=settings.webhook_limit_bytes)
+    app.add_middleware(
+        Edge,
+        body_limit=settings.body_limit_bytes,
+        limits=_body_limits(settings),
+        hsts_s=settings.hsts_s,
+    )
+    cross_origin(app, settings.cors_origins)
     errors.install(app)
-    for routes in (catalog, jobs, bulk, stream, billing, endpoints, deliveries, media, receiver, verify, incidents):
-        app.include_router(routes.router)
+    for router in OPEN:
+        app.include_router(router)
+    for router in ASKING_WHO_CALLS:
+        app.include_router(router, responses=problems(KeyInAddress, TooManyRequests))
     callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)
     incidents_page.install(app)
     return app
+
+
+def _body_limits(settings: Settings) -> dict[str, int]:
+    """How large bodies may be where they may be larger, or smaller, than others, by how the path begins."""
+    # Base64 writes three bytes in four letters.
+    order = settings.body_limit_bytes + settings.data_uri_limit_bytes * 4 // 3
+    return {
+        "/webhooks/": settings.webhook_limit_bytes,
+        "/v1/files": settings.upload_limit_bytes + files.FORM_SLACK,
+        "/v1/jobs": order,
+        "/v1/quotes": order,
+    }
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -133,7 +186,7 @@ def _add_operations(app: FastAPI) -> None:
         responses=problems(Unavailable),
     )
     async def readyz(request: Request) -> Response:
-        """204 while the database answers."""
-        async with request.app.state.db.session() as session:
+        """204 while the database answers, and lets this service read on a caller's behalf."""
+        async with request.app.state.db.reading_as(NOBODY) as session:
             await session.execute(text("SELECT 1"))
         return Response(status_code=204)

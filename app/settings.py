@@ -98,7 +98,19 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _origins(value: str) -> str:
+    origins = [part.strip().rstrip("/") for part in value.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query):
+            raise ValueError("must be origins such as https://app.example.com, with commas between, or *")
+    if not origins:
+        raise ValueError("must name an origin such as https://app.example.com")
+    return ",".join(origins)
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_header_safe)]
+Origins = Annotated[str, AfterValidator(_origins)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
 LinkSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
@@ -158,6 +170,7 @@ class Settings(BaseSettings):
     fal_api_url: HttpUrl = Field(
         default="https://api.fal.ai/v1", description="fal's Platform API, which knows what became of lost submits"
     )
+    fal_rest_url: HttpUrl = Field(default="https://rest.fal.ai", description="Where uploads to fal begin")
     fal_jwks_url: HttpUrl = Field(
         default="https://rest.fal.ai/.well-known/jwks.json", description="Keys that sign fal's webhooks"
     )
@@ -190,6 +203,18 @@ class Settings(BaseSettings):
     )
     output_limit_bytes: Count = Field(default=2_000_000_000, description="Largest file of a result that is kept")
 
+    upload_limit_bytes: Count = Field(default=100_000_000, description="Largest file taken for a job's input")
+    data_uri_limit_bytes: Count = Field(
+        default=10_000_000, description="Most bytes that the data: URIs of one order may stand for together"
+    )
+    files_limit: Count = Field(default=10_000, description="Most files for inputs that a tenant may keep")
+    files_limit_bytes: Count = Field(
+        default=20_000_000_000, description="Most bytes that a tenant's files for inputs may take together"
+    )
+    files_kept_days: Annotated[int, Field(gt=0, le=36_500)] = Field(
+        default=30, description="Days after its last order until a file for inputs is deleted"
+    )
+
     link_secret: LinkSecret | None = Field(
         default=None, description="Signs links to kept results; without it a key is made once and kept in Postgres"
     )
@@ -203,7 +228,23 @@ class Settings(BaseSettings):
         default=432_000.0, description="How long nothing gets through before an endpoint is no longer called"
     )
 
-    body_limit_bytes: Count = Field(default=1_000_000, description="Largest request body taken")
+    cors_origins: Origins | None = Field(
+        default=None, description="Origins of pages that may call this service with a token, with commas between; or *"
+    )
+    hsts_s: Count | None = Field(
+        default=None, description="Tell browsers to use https only, for so many seconds; needs an https PUBLIC_URL"
+    )
+    key_requests_per_minute: Count | None = Field(
+        default=None, description="Requests a minute for a key without a limit of its own; default: no limit"
+    )
+    token_requests_per_minute: Count = Field(default=300, description="Requests a minute for a browser token")
+    failures_per_minute: Count = Field(
+        default=60, description="Requests a minute without a valid key that are answered 401, per address; then 429"
+    )
+
+    body_limit_bytes: Count = Field(
+        default=1_000_000, description="Largest request body taken, not counting data: URIs and uploads"
+    )
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     streams_at_once: Count = Field(
         default=10_000, description="Event streams and waiting requests an API process serves at once"
@@ -251,6 +292,12 @@ class Settings(BaseSettings):
     def callback_networks(self) -> list[IPv4Network | IPv6Network]:
         """The private networks that callbacks may go to."""
         return [ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text]
+
+    @model_validator(mode="after")
+    def _https_is_there_to_be_insisted_on(self) -> Self:
+        if self.hsts_s is not None and not (self.public_url or "").startswith("https://"):
+            raise ValueError("HSTS_S: needs a PUBLIC_URL with https, or browsers would find nobody")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,10 @@ from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
 from app.fal.platform import Platform
 from app.fal.signature import Verifier
+from app.fal.storage import FalStorage
+from app.files import pruner
+from app.files.inbox import Inbox
+from app.files.reaching import Reach
 from app.http import guarded_transport, new_client
 from app.incidents import queries as incidents
 from app.incidents.watcher import watch
@@ -26,11 +30,13 @@ from app.jobs import inbox, lifecycle
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.fairness import Caps
 from app.jobs.reconciler import Reconciler
+from app.media import links
 from app.media.download import Limits
 from app.media.measure import Measure
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
 from app.settings import Settings, SettingsError
+from app.tenants import known
 from app.verify.kept import kept
 from app.verify.verifier import verify
 
@@ -47,6 +53,8 @@ class Parts:
     accounts: Accounts
     caps: Caps
     storage: Storage
+    inbox: Inbox
+    reach: Reach
     files_http: httpx.AsyncClient
     callback_policy: Policy
     callbacks_http: httpx.AsyncClient
@@ -58,6 +66,7 @@ class Parts:
             db=self.db,
             accounts=self.accounts,
             caps=self.caps,
+            reach=self.reach,
             owner=self.owner,
             at_once=self.settings.dispatch_at_once,
             lease_s=self.settings.lease_s,
@@ -115,10 +124,18 @@ class Parts:
         async def prune_inbox(_: Result | None) -> Result:
             return {"deleted": await inbox.prune(self.db, timedelta(days=self.settings.inbox_days))}
 
+        async def prune_files(_: Result | None) -> Result:
+            return {"deleted": await pruner.prune_all(self.db, self.storage)}
+
+        async def prune_tokens(_: Result | None) -> Result:
+            return {"deleted": await known.prune_all(self.db)}
+
         duties = (
             Duty(incidents.CHORE, self.settings.watch_s, watch_for_incidents),
             Duty("verify", self.settings.verify_every_s, prove),
             Duty("prune_inbox", inbox.EVERY_S, prune_inbox),
+            Duty("prune_files", pruner.EVERY_S, prune_files),
+            Duty("prune_tokens", known.PRUNED_EVERY_S, prune_tokens),
         )
         return Chores(self.db, duties, owner=self.owner, lease_s=self.settings.lease_s)
 
@@ -155,6 +172,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         callbacks_http = await stack.enter_async_context(
             new_client(settings.callback_timeout_s, transport=guarded_transport(policy=callback_policy))
         )
+        storage = Storage(settings.storage_url, settings.data / "outputs")
         yield Parts(
             settings=settings,
             db=db,
@@ -163,7 +181,21 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             verifier=Verifier(fal_http, settings.fal_jwks_url, user_id=settings.fal_user_id),
             accounts=accounts,
             caps=Caps(accounts.caps, catalog.at_once, settings.tenant_at_once),
-            storage=Storage(settings.storage_url, settings.data / "outputs"),
+            storage=storage,
+            inbox=Inbox(
+                db,
+                storage,
+                kept_for=timedelta(days=settings.files_kept_days),
+                most_files=settings.files_limit,
+                most_bytes=settings.files_limit_bytes,
+                limits=Limits(size=settings.upload_limit_bytes),
+            ),
+            reach=Reach(
+                db,
+                storage,
+                public_url=settings.public_url,
+                link_key=links.key_of(settings.link_secret.get_secret_value()) if settings.link_secret else None,
+            ),
             files_http=files_http,
             callback_policy=callback_policy,
             callbacks_http=callbacks_http,
@@ -187,6 +219,7 @@ def fal_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
                 submit_headers=submit_headers,
             ),
             Platform(http, api_url=settings.fal_api_url, key=key, timeout_s=timeout_s),
+            FalStorage(http, rest_url=settings.fal_rest_url, key=key, timeout_s=timeout_s),
             at_once,
         )
         for name, (key, at_once) in settings.accounts().items()

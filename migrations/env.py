@@ -13,6 +13,7 @@ from app import chores
 from app.billing import tables as billing
 from app.callbacks import tables as callbacks
 from app.db import Base
+from app.files import tables as files
 from app.incidents import tables as incidents
 from app.jobs import tables as jobs
 from app.media import tables as media
@@ -23,7 +24,16 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 ONE_AT_A_TIME = 0x63616C6C  # "call"
 
-TABLES = (billing, callbacks, chores, incidents, jobs, media, tenants)  # imported, so that they are in the metadata
+TABLES = (
+    billing,
+    callbacks,
+    chores,
+    files,
+    incidents,
+    jobs,
+    media,
+    tenants,
+)  # imported, so that they are in the metadata
 
 
 def run_online() -> None:

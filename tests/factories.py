@@ -21,7 +21,8 @@ from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.media.tables import Output
 from app.tenants import minting
-from app.tenants.auth import Caller, find
+from app.tenants.auth import find
+from app.tenants.caller import Caller
 
 CATALOG = load()
 O3 = "fal-ai/kling-video/o3/4k/text-to-video"

@@ -18,7 +18,9 @@ from app.callbacks import claims
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
-from app.db import Database
+from app.db import BECOME_READER, Database
+from app.files import pruner
+from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
@@ -31,6 +33,7 @@ from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.tenants import auth
+from app.tenants.caller import Caller
 from tests import factories as make
 from tests.conftest import admin, copied, url_of
 
@@ -67,8 +70,8 @@ EVENTS = text("""
 """)
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
-    SELECT id, gen_random_uuid(), 'key', 'cs_', sha256((id::text || n)::bytea), '{}'
-    FROM tenants, generate_series(1, 200) AS n
+    SELECT tenant_id, gen_random_uuid(), 'key', 'cs_', sha256((tenant_id::text || n)::bytea), '{}'
+    FROM accounts, generate_series(1, 200) AS n
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
@@ -107,6 +110,25 @@ INCIDENTS = text("""
     LEFT JOIN (SELECT now() AS at, 'x' AS said) AS d ON n % 50 = 0
 """)
 
+FILES = text("""
+    INSERT INTO files (tenant_id, id, path, size, content_type, sha256, stored_at, prune_at)
+    SELECT tenant_id, gen_random_uuid(), 'x', 10, 'image/png', sha256('x'), now(), now() + n * interval '1 minute'
+    FROM accounts, generate_series(-2, 500) AS n
+""")
+USES = text("""
+    INSERT INTO file_uses (tenant_id, file_id, job_id)
+    SELECT f.tenant_id, f.id, j.id
+    FROM (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM files) AS f
+    JOIN (SELECT *, row_number() OVER (PARTITION BY tenant_id) AS n FROM jobs) AS j
+      ON j.tenant_id = f.tenant_id AND j.n = f.n
+""")
+
+
+BROWSER_TOKENS = text("""
+    INSERT INTO browser_tokens (tenant_id, id, api_key_id, digest, end_user, actions, expires_at)
+    SELECT tenant_id, gen_random_uuid(), id, digest, 'user-1', '{read}', now() + interval '1 hour' FROM api_keys
+""")
+
 
 async def fill(url: str) -> UUID:
     """Give the database at *url* the past of a deployment; one tenant among some."""
@@ -126,6 +148,9 @@ async def fill(url: str) -> UUID:
             OUTPUTS,
             INBOX,
             INCIDENTS,
+            FILES,
+            USES,
+            BROWSER_TOKENS,
         ):
             await session.execute(past)
     async with db.engine.connect() as connection:
@@ -169,11 +194,13 @@ def heard(db: Database) -> Iterator[list[tuple[str, Any]]]:
     event.remove(db.engine.sync_engine, "before_cursor_execute", hear)
 
 
-async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> list[str]:
-    """How Postgres does each statement of *work*."""
+async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], reader: UUID | None = None) -> list[str]:
+    """How Postgres does each statement of *work*, under the row-level security of the tenant *reader* if given."""
     with heard(db) as statements:
         await db.run(work)
     async with db.engine.connect() as connection:
+        if reader is not None:
+            await connection.execute(BECOME_READER, {"tenant": str(reader)})
         found = []
         for statement, parameters in statements:
             rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
@@ -184,6 +211,10 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) ->
 def reads_few(plan: str) -> bool:
     # Of fal accounts there are a handful.
     return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
+
+
+def caller(tenant: UUID) -> Caller:
+    return Caller(tenant, tenant, frozenset())
 
 
 async def reconcile(session: AsyncSession) -> Any:
@@ -211,7 +242,7 @@ async def what_it_waits_for(session: AsyncSession) -> Any:
 
 
 def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
-    return partial(queries.page, tenant_id=tenant, wanted=wanted, limit=21, **place)
+    return partial(queries.page, caller=caller(tenant), wanted=wanted, limit=21, **place)
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
@@ -224,22 +255,23 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
     "typical": lambda _: partial(queries.typical_s, model="model-3"),
-    "get": lambda tenant: partial(queries.get, tenant_id=tenant, job_id=tenant),
+    "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
     "news of jobs": lambda tenant: partial(news.of_jobs, places=[JobPlace(tenant, tenant, 1, None)] * 50),
     "news of tenants": lambda tenant: partial(news.of_tenants, places=[TenantPlace(tenant, BEGINNING)] * 3),
     "keys of streams": lambda tenant: partial(auth.still_good, keys=[(tenant, tenant)]),
+    "tokens of streams": lambda tenant: partial(auth.tokens_still_good, tokens=[(tenant, tenant)]),
     "page": lambda tenant: listed(tenant, Filter()),
     "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
     "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),
     "page by status": lambda tenant: listed(tenant, Filter([JobStatus.FAILED])),
     "page by model": lambda tenant: listed(tenant, Filter(model="model-3")),
     "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-3")),
-    "page by metadata": lambda tenant: listed(tenant, Filter(metadata={"n": "3"})),
-    "retried": lambda tenant: partial(
-        intake.replay, caller=auth.Caller(tenant, tenant, frozenset()), order=make.an_order(retry_of=tenant)
+    "page by metadata": lambda tenant: partial(
+        queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"n": "3"}), limit=21
     ),
+    "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
     "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),
@@ -257,12 +289,21 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
     "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
     **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
+    "files": lambda tenant: partial(files.page, tenant_id=tenant, **PAGE),
+    "files by cursor": lambda tenant: partial(files.page, tenant_id=tenant, before=tenant, **PAGE),
+    "files taken": lambda tenant: partial(files.taken, tenant_id=tenant),
+    "file in use": lambda tenant: partial(files.in_use, tenant_id=tenant, file_id=tenant),
+    "release files": lambda tenant: partial(files.release, tenant_id=tenant, job_id=tenant),
+    "prune files": lambda _: partial(pruner.hide, limit=100),
+    "browser token": lambda _: partial(auth.find, text="ct_x"),
 }
 
 
 @pytest.mark.parametrize("name", HOT)
 async def test_a_hot_statement_reads_by_an_index(db, history, name):
-    found = await plans(db, HOT[name](history))
+    as_reader = name == "get" or (name.startswith("page") and name != "page by metadata")
+
+    found = await plans(db, HOT[name](history), reader=history if as_reader else None)
 
     assert found
     for plan in found:

@@ -160,6 +160,7 @@ async def build(
             "fal_key": "test",
             "fal_queue_url": "http://fal/queue",
             "fal_api_url": "http://fal/v1",
+            "fal_rest_url": "http://fal/rest",
             "fal_jwks_url": "http://fal/rest/.well-known/jwks.json",
             "public_url": "http://callsheet",
             "callback_allow_networks": "127.0.0.0/8",

@@ -13,7 +13,8 @@ from app.billing.tables import Account, Kind, LedgerEntry
 from app.catalog.catalog import Catalog, UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, Unavailable, problems
-from app.tenants.auth import BillingReader, Forbidden, JobsReader, Unauthorized
+from app.tenants.auth import BillingReader, MayAsk, Unauthorized
+from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1")
 
@@ -48,8 +49,10 @@ def priced(catalog: Catalog, model_id: str, value: dict[str, Any]) -> Quote:
         Unavailable,
     ),
 )
-async def create_quote(request: Request, caller: JobsReader, order: QuoteOrder) -> QuoteView:
+async def create_quote(request: Request, caller: MayAsk, order: QuoteOrder) -> QuoteView:
     """What the order would cost, checked exactly as `POST /v1/jobs` would check it; nothing is held or kept."""
+    if not caller.may_use(order.model):
+        raise Forbidden("This token may not order from this model.")
     return QuoteView.of(order.model, priced(request.app.state.catalog, order.model, order.input))
 
 
@@ -63,7 +66,7 @@ async def create_quote(request: Request, caller: JobsReader, order: QuoteOrder) 
 async def balance(request: Request, caller: BillingReader) -> BalanceView:
     """What is available, what is held for unfinished jobs, and what was spent."""
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(caller.tenant_id) as session:
         account = (await session.scalars(select(Account).where(Account.tenant_id == caller.tenant_id))).one()
     return BalanceView.of(account)
 
@@ -93,7 +96,7 @@ async def ledger(
     if job_id is not None:
         wanted.append(LedgerEntry.job_id == job_id)
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(caller.tenant_id) as session:
         newest = select(LedgerEntry).where(*wanted).order_by(LedgerEntry.id.desc()).limit(limit + 1)
         entries = (await session.scalars(newest)).all()
     shown, next_cursor = paging.cut(entries, limit)

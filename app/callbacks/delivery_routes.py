@@ -16,7 +16,8 @@ from app.callbacks.schemas import AttemptView, DeliveryDetail, DeliveryPage, Del
 from app.callbacks.tables import Delivery, DeliveryStatus
 from app.db import Database
 from app.errors import BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
-from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.auth import JobsReader, JobsWriter, Unauthorized
+from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1/deliveries", tags=["Callbacks"])
 
@@ -42,7 +43,7 @@ async def index(
     chosen = Filter(endpoint_id, job_id, status, created_after, created_before)
     before = paging.decode(cursor)
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(caller.tenant_id) as session:
         rows = await queries.page(session, caller.tenant_id, chosen, limit=limit + 1, before=before)
     shown, next_cursor = paging.cut(rows, limit)
     return DeliveryPage(data=[DeliveryView.of(row) for row in shown], next_cursor=next_cursor)
@@ -57,7 +58,7 @@ async def index(
 async def show(request: Request, caller: JobsReader, delivery_id: Annotated[UUID, Path()]) -> DeliveryDetail:
     """What was sent, and what each try brought."""
     db: Database = request.app.state.db
-    async with db.session() as session:
+    async with db.reading_as(caller.tenant_id) as session:
         row = _there(await queries.delivery(session, caller.tenant_id, delivery_id))
         tries = await queries.attempts(session, caller.tenant_id, delivery_id)
     return DeliveryDetail.of(row, body=row.body, attempts=[AttemptView.of(attempt) for attempt in tries])

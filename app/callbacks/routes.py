@@ -1,7 +1,6 @@
 """/v1/endpoints and /v1/callback-secret: where a tenant wants to be called, and what signs it."""
 
 from datetime import timedelta
-from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -28,7 +27,9 @@ from app.callbacks.tables import Endpoint
 from app.callbacks.targets import fault_of
 from app.db import Database, new_id
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.tenants.auth import Caller, Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.audit import audit
+from app.tenants.auth import JobsReader, JobsWriter, Unauthorized
+from app.tenants.caller import Caller, Forbidden
 
 router = APIRouter(prefix="/v1", tags=["Callbacks"])
 
@@ -71,6 +72,7 @@ async def create(request: Request, response: Response, caller: JobsWriter, order
     async def add(session: AsyncSession) -> Endpoint:
         if len(await queries.endpoints(session, caller.tenant_id)) >= MOST:
             raise TooManyEndpoints
+        audit(session, caller.actor, "endpoint.create", row.id, tenant_id=caller.tenant_id)
         return await session.merge(row)
 
     made = await _db(request).run(add)
@@ -86,7 +88,8 @@ async def create(request: Request, response: Response, caller: JobsWriter, order
 )
 async def index(request: Request, caller: JobsReader) -> EndpointList:
     """All of them, newest first; there are at most twenty."""
-    rows = await _db(request).run(partial(queries.endpoints, tenant_id=caller.tenant_id))
+    async with _db(request).reading_as(caller.tenant_id) as session:
+        rows = await queries.endpoints(session, caller.tenant_id)
     return EndpointList(data=[_view(request, row) for row in rows])
 
 
@@ -98,7 +101,9 @@ async def index(request: Request, caller: JobsReader) -> EndpointList:
 )
 async def show(request: Request, caller: JobsReader, endpoint_id: EndpointId) -> EndpointView:
     """Whether it is called, and since when nothing has got through, if so."""
-    return _view(request, await _db(request).run(partial(_found, caller=caller, endpoint_id=endpoint_id)))
+    async with _db(request).reading_as(caller.tenant_id) as session:
+        row = await _found(session, caller, endpoint_id)
+    return _view(request, row)
 
 
 @router.patch(
@@ -124,6 +129,7 @@ async def update(request: Request, caller: JobsWriter, endpoint_id: EndpointId, 
         await session.flush()
         if change.enabled is False:
             await outcomes.disable(session, caller.tenant_id, endpoint_id, Why.BY_CALLER)
+        audit(session, caller.actor, "endpoint.change", endpoint_id, tenant_id=caller.tenant_id)
         await session.refresh(row)
         return row
 
@@ -143,6 +149,7 @@ async def delete(request: Request, caller: JobsWriter, endpoint_id: EndpointId) 
     async def forget(session: AsyncSession) -> None:
         row = await _found(session, caller, endpoint_id, lock=True)
         await outcomes.disable(session, caller.tenant_id, endpoint_id, Why.DELETED)
+        audit(session, caller.actor, "endpoint.delete", endpoint_id, tenant_id=caller.tenant_id)
         await session.refresh(row)
         row.deleted_at, row.secret = func.now(), signing.new_secret()
         row.old_secret = row.old_secret_until = None
@@ -164,7 +171,7 @@ async def rotate(
 
     async def replace(session: AsyncSession) -> Endpoint:
         row = await _found(session, caller, endpoint_id, lock=True)
-        return await _rotated(session, row, rotation)
+        return await _rotated(session, caller, row, rotation)
 
     return _with_secret(request, await _db(request).run(replace))
 
@@ -225,7 +232,8 @@ async def rotate_secret(request: Request, caller: JobsWriter, rotation: Rotation
 
     async def replace(session: AsyncSession) -> Endpoint:
         await outbox.ensure_of_jobs(session, caller.tenant_id)
-        return await _rotated(session, await queries.of_jobs(session, caller.tenant_id, lock=True), rotation)
+        row = await queries.of_jobs(session, caller.tenant_id, lock=True)
+        return await _rotated(session, caller, row, rotation)
 
     return SecretView.of(await _db(request).run(replace))
 
@@ -244,11 +252,12 @@ async def _found(session: AsyncSession, caller: Caller, endpoint_id: UUID, *, lo
     return row
 
 
-async def _rotated(session: AsyncSession, row: Endpoint, rotation: Rotation) -> Endpoint:
+async def _rotated(session: AsyncSession, caller: Caller, row: Endpoint, rotation: Rotation) -> Endpoint:
     overlaps = rotation.overlap_s > 0
     row.old_secret = row.secret if overlaps else None
     row.old_secret_until = clock.now() + timedelta(seconds=rotation.overlap_s) if overlaps else None
     row.secret = signing.new_secret()
+    audit(session, caller.actor, "endpoint.rotate", row.id, tenant_id=caller.tenant_id, overlap_s=rotation.overlap_s)
     await session.flush()
     return row
 

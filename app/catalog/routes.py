@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.catalog.catalog import Catalog, UnknownModel
 from app.catalog.model import Model
 from app.errors import InvalidRequest, Unavailable, problems
-from app.tenants.auth import Forbidden, JobsReader, Unauthorized
+from app.tenants.auth import MayAsk, Unauthorized
+from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
@@ -88,12 +89,13 @@ class ModelList(BaseModel):
 )
 async def index(
     request: Request,
-    caller: JobsReader,
+    caller: MayAsk,
     kind: Annotated[str | None, Query(max_length=100, description="Only this kind, such as `text-to-video`")] = None,
 ) -> ModelList:
     """Every model of the catalog with its price, where the price comes from, and whether it is verified."""
     catalog: Catalog = request.app.state.catalog
-    return ModelList(data=[ModelSummary.of(model) for model in catalog.models if kind in {None, model.kind}])
+    models = (model for model in catalog.models if kind in {None, model.kind} and caller.may_use(model.id))
+    return ModelList(data=[ModelSummary.of(model) for model in models])
 
 
 @router.get(
@@ -104,11 +106,13 @@ async def index(
 )
 async def show(
     request: Request,
-    caller: JobsReader,
+    caller: MayAsk,
     model: Annotated[str, Path(description="The model's id, slashes and all", max_length=300)],
 ) -> ModelView:
     """The JSON Schema of its input, an example, and its price rules."""
     catalog: Catalog = request.app.state.catalog
+    if not caller.may_use(model):
+        raise Forbidden("This token may not order from this model.")
     return ModelView.of(catalog.known(model))
 
 

@@ -65,7 +65,7 @@ def says(keyword: str, value: Any, rules: Mapping[str, Any], *, absent: bool) ->
     if keyword == "type":
         return _type_says(value, rules, absent=absent)
     if keyword == "pattern" and rules.get("format") == "uri":
-        return "must be a web address (http:// or https://) or a data: URI"
+        return "must be a web address (http:// or https://), the url of an uploaded file, or a data: URI"
     say = SAYINGS.get(keyword)
     return say(value) if say else "isn't in a form this field takes; see the model's input schema"
 

@@ -10,6 +10,7 @@ from app.cli.trouble import Trouble
 from app.jobs import decisions
 from app.jobs.decisions import Unresolvable
 from app.jobs.tables import Job
+from app.tenants.audit import audit, operator
 
 
 def resolve(
@@ -45,6 +46,8 @@ def resolve(
                 await decisions.resolve_not_accepted(session, job, str(reason))
         except Unresolvable as error:
             raise Trouble(str(error)) from None
+        verdict = f"accepted as {accepted}" if accepted is not None else "not accepted"
+        audit(session, operator(), "job.resolve", job_id, tenant_id=job.tenant_id, verdict=verdict, reason=reason)
 
     in_database(decide)
     print("Noted: fal is asked about it." if accepted else "Noted: it is sent again.")

@@ -16,6 +16,7 @@ from app.cli.database import in_database, tenant_named
 from app.cli.tables import show_table
 from app.cli.trouble import Trouble
 from app.tenants import minting
+from app.tenants.audit import audit, operator
 from app.tenants.tables import Tenant
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -41,6 +42,7 @@ def create(name: str, /, *, credit_limit: str | None = None) -> None:
             raise Trouble(f"There is a tenant {name} already.")
         tenant_id = await minting.ensure_tenant(session, name)
         await ledger.open_account(session, tenant_id, credit_limit=limit)
+        audit(session, operator(), "tenant.create", name, tenant_id=tenant_id, credit_limit=credit_limit)
 
     in_database(make)
     print(f"Tenant {name} is there; make it a key with `callsheet keys create NAME --tenant {name}`.")
@@ -81,6 +83,7 @@ def deposit(tenant: str, amount: str, /, *, note: str = "deposit") -> None:
     async def put(session: AsyncSession) -> Decimal:
         owner = await tenant_named(session, tenant)
         await ledger.deposit(session, owner.id, value, note)
+        audit(session, operator(), "tenant.deposit", tenant, tenant_id=owner.id, amount=money.to_text(value), note=note)
         return (await session.scalars(select(Account.available).where(Account.tenant_id == owner.id))).one()
 
     print(f"{tenant} has {money.to_text(in_database(put))} USD available.")
@@ -101,7 +104,9 @@ def limit(tenant: str, /, *, at_once: int | None = None) -> None:
         raise Trouble("--at-once: must be 0 or more")
 
     async def put(session: AsyncSession) -> None:
-        (await tenant_named(session, tenant)).at_once = at_once
+        owner = await tenant_named(session, tenant)
+        owner.at_once = at_once
+        audit(session, operator(), "tenant.limit", tenant, tenant_id=owner.id, at_once=at_once)
 
     in_database(put)
     print(f"{tenant} may have {'as many as TENANT_AT_ONCE says' if at_once is None else at_once} at fal at once.")

@@ -94,6 +94,7 @@ def _in_force(settings: Settings, url: str, simulator_port: int) -> Settings:
             "fal_key": "simulator",
             "fal_queue_url": f"{fal}/queue",
             "fal_api_url": f"{fal}/v1",
+            "fal_rest_url": f"{fal}/rest",
             "fal_jwks_url": f"{fal}/rest/.well-known/jwks.json",
             "public_url": _url(settings),
             "allow_private_outputs": True,

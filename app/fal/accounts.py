@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 from app.fal.client import FalClient, Unanswered
 from app.fal.platform import Platform
+from app.fal.storage import FalStorage
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One fal account: its queue, its history, and how many jobs may be at fal on it at once (None = no cap)."""
+    """One fal account: queue, history, file store, and how many jobs may be at fal on it at once (None = no cap)."""
 
     name: str
     queue: FalClient
     platform: Platform
+    uploads: FalStorage
     at_once: int | None = None
 
 

@@ -162,11 +162,12 @@ async def ask(
     headers: Mapping[str, str],
     timeout_s: float,
     params: Mapping[str, str] | None = None,
+    content: bytes | None = None,
 ) -> httpx.Response:
     """The answer to a question that may be asked again, whole within *timeout_s*. Raises Unanswered."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await http.request(method, url, headers=headers, params=params)
+            return await http.request(method, url, headers=headers, params=params, content=content)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise Unanswered(type(error).__name__) from error
 

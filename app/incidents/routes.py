@@ -13,7 +13,8 @@ from app.errors import BodyTooLarge, InvalidRequest, NotFound, Unavailable, prob
 from app.incidents import queries
 from app.incidents.queries import IncidentClosed, Place
 from app.incidents.schemas import IncidentPage, IncidentView, Reason
-from app.tenants.auth import Admin, Forbidden, Unauthorized
+from app.tenants.auth import Admin, Unauthorized
+from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1/admin/incidents", tags=["Operations"])
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import structlog
 from fastapi import APIRouter, Header, Request
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, exists
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -21,7 +21,7 @@ from app.errors import (
     problems,
     told,
 )
-from app.jobs import decisions, ordering, queries
+from app.jobs import decisions, ordering, queries, seeing
 from app.jobs.bulk_schemas import (
     BatchAnswer,
     BatchAnswers,
@@ -35,10 +35,11 @@ from app.jobs.bulk_schemas import (
 )
 from app.jobs.lifecycle import JobKey
 from app.jobs.ordering import Terms
-from app.jobs.schemas import JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
-from app.tenants.auth import Caller, Forbidden, JobsWriter, Unauthorized
+from app.tenants.audit import audit
+from app.tenants.auth import JobsWriter, Unauthorized
+from app.tenants.caller import Caller, Forbidden
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -93,7 +94,10 @@ async def cancel(request: Request, caller: JobsWriter, order: BulkCancel) -> Bul
     """
 
     async def one(session: AsyncSession, job: Job) -> BulkAnswer:
+        asked_before = job.cancel_requested_at is not None
         now = await decisions.cancel(session, JobKey(job.tenant_id, job.id))
+        if not asked_before:
+            audit(session, caller.actor, "job.cancel", job.id, tenant_id=job.tenant_id)
         done = now is not None and now.status == JobStatus.CANCELED
         return BulkAnswer(id=job.id, result="canceled" if done else "cancel_requested", job=None, problem=None)
 
@@ -124,12 +128,9 @@ async def retry(request: Request, caller: JobsWriter, order: BulkRetry) -> BulkA
 async def _place(request: Request, caller: Caller, order: BatchedOrder, key: str | None) -> BatchAnswer:
     db: Database = request.app.state.db
 
-    async def place(session: AsyncSession) -> BatchAnswer:
-        job, new = await ordering.place(session, caller, Terms.of(request), order, key)
-        return BatchAnswer(status=202 if new else 200, job=JobView.of(job), problem=None)
-
     try:
-        return await db.run(place)
+        job, new = await ordering.place(db, caller, Terms.of(request), order, key)
+        return BatchAnswer(status=202 if new else 200, job=job, problem=None)
     except AppError as error:
         refused = error
     except DATABASE_AWAY as error:
@@ -148,10 +149,8 @@ async def _each(
 ) -> BulkAnswers:
     """Find the jobs that are meant, and do *act* to each, unless they are only to be counted."""
     db: Database = request.app.state.db
-    clauses = [*order.filter(statuses).clauses(caller.tenant_id), wanted]
-    async with db.session() as session:
-        meant = select(Job).where(*clauses).order_by(Job.id).limit(order.limit + 1)
-        jobs = list(await session.scalars(meant))
+    meant = order.filter(statuses)
+    jobs = await seeing.page(request, caller, meant, limit=order.limit + 1, oldest_first=True, also=[wanted])
     found, more = jobs[: order.limit], len(jobs) > order.limit
 
     async def handled(job: Job) -> BulkAnswer:

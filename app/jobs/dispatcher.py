@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
-from app.fal.accounts import Accounts
+from app.fal.accounts import Account, Accounts
 from app.fal.messages import Accepted, Lost, Refused, job_error
+from app.files import addresses
+from app.files.reaching import Reach, Unreached
 from app.jobs import accounts, intake, lifecycle, queries
 from app.jobs.fairness import Caps
 from app.jobs.intake import Intent
@@ -37,6 +39,7 @@ class Dispatcher:
     db: Database
     accounts: Accounts
     caps: Caps
+    reach: Reach
     owner: str
     at_once: int
     lease_s: float
@@ -73,9 +76,13 @@ class Dispatcher:
     async def _submit(self, intent: Intent) -> None:
         job, attempt = intent.job, intent.attempt
         key = _key(intent)
-        answer = await self.accounts.get(attempt.fal_account).queue.submit(
+        account = self.accounts.get(attempt.fal_account)
+        model_input = await self._reachable(intent, account)
+        if model_input is None:
+            return
+        answer = await account.queue.submit(
             job.model,
-            job.input,
+            model_input,
             webhook_url=f"{self.public_url}/webhooks/fal/{intent.token}" if self.public_url else None,
             priority=self.priority,
             start_timeout_s=_left_s(job.deadline_at.timestamp()) if job.deadline_at else None,
@@ -94,6 +101,27 @@ class Dispatcher:
             case Lost():
                 log.error("submit_answer_lost", why=answer.why, **facts)
                 await self._record(partial(lifecycle.lost, key=key, why=answer.why))
+
+    async def _reachable(self, intent: Intent, account: Account) -> dict[str, Any] | None:
+        """The job's input with files that fal can fetch, written down as such; None if it isn't to be sent now."""
+        job, key = intent.job, _key(intent)
+        facts = {"job_id": str(job.id), "attempt": intent.attempt.number, "fal_account": account.name}
+        try:
+            async with leases.holding(self.db, job, self.lease_s):
+                urls = await self.reach.urls(job.tenant_id, job.input, account.uploads)
+        except Unreached as error:
+            log.warning("files_unreached", why=str(error), **facts)
+            answer = Refused(None, "fal", job_error(None, None, kind="not_sent", text=str(error), retryable=True))
+            wait_s = leases.backoff_s(job.attempts)
+            await self._record(partial(lifecycle.refused, key=key, answer=answer, wait_s=wait_s))
+            return None
+        if not urls:
+            return job.input
+        if not await self.db.insist(partial(lifecycle.about_to_send, key=key, urls=urls), for_s=self.lease_s):
+            log.warning("submit_too_late", **facts)
+            return None
+        sent: dict[str, Any] = addresses.swapped(job.input, urls)
+        return sent
 
     async def _record(self, news: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Write down what fal said, even if Postgres is away just now: nobody else knows it."""

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock
 from app.fal.messages import Accepted, Sent
+from app.files import addresses
 from app.jobs import lifecycle, queries
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.tables import Attempt, Job
@@ -35,7 +36,7 @@ def window(attempt: Attempt) -> tuple[datetime, datetime]:
 def alike(job: Job, attempt: Attempt, sent: Iterable[Sent]) -> set[str]:
     """The ids of those in *sent* that could be *attempt*."""
     start, end = window(attempt)
-    wanted = _canonical(job.input)
+    wanted = _canonical(addresses.swapped(job.input, attempt.sent_urls or {}))
     return {
         request.request_id
         for request in sent

@@ -9,7 +9,7 @@ is read for them until they took it, for Postgres keeps it anyway.
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
@@ -17,6 +17,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import sse
 from app.db import Database
@@ -26,7 +27,7 @@ from app.jobs.news import Facts, JobPlace, Place, TenantPlace
 from app.jobs.schemas import EventView
 from app.jobs.states import ENDINGS, JobStatus
 from app.tenants import auth
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ TOGETHER_S: Final = 0.02
 REST: Final = 4
 """How many times as long as its last look took the hub rests, so that many streams can't eat the process."""
 CHECK_S: Final = 30.0
-"""How often the keys of all streams are looked at: a revoked one's streams end within it."""
+"""How often the keys and tokens of all streams are looked at: a revoked one's streams end within it."""
 
 
 class TooManyStreams(AppError):
@@ -45,7 +46,7 @@ class TooManyStreams(AppError):
 
 
 class TooManyOfKey(AppError):
-    """This key has as many streams open as it may; close one, or follow all jobs with one stream of `/v1/events`."""
+    """This key or token has as many streams open as it may; close one, or follow all jobs with `/v1/events`."""
 
     status, code = 429, "too_many_streams_of_key"
 
@@ -144,7 +145,7 @@ class ListWatch(Watch):
         last = rows[-1]
         self.at = Place(last.transaction_id, last.job_id, last.number)
         for row, part in zip(rows, parts, strict=True):
-            if self.wanted.has(row):
+            if self.wanted.has(row) and self.caller.may_see(row):
                 self.give(part)
 
 
@@ -243,10 +244,10 @@ class Hub:
             raise Unavailable("This process is about to stop.", headers={"Retry-After": "1"})
         if len(self._watches) >= self._at_once:
             raise TooManyStreams(headers={"Retry-After": "5"})
-        if self._of_key[watch.caller.key_id] >= self._per_key:
+        if self._of_key[_holder(watch.caller)] >= self._per_key:
             raise TooManyOfKey(headers={"Retry-After": "5"})
         self._watches[watch] = None
-        self._of_key[watch.caller.key_id] += 1
+        self._of_key[_holder(watch.caller)] += 1
         self.wake()
 
     def forget(self, watch: Watch) -> None:
@@ -254,10 +255,10 @@ class Hub:
         if watch not in self._watches:
             return
         del self._watches[watch]
-        key_id = watch.caller.key_id
-        self._of_key[key_id] -= 1
-        if not self._of_key[key_id]:
-            del self._of_key[key_id]
+        holder = _holder(watch.caller)
+        self._of_key[holder] -= 1
+        if not self._of_key[holder]:
+            del self._of_key[holder]
 
     def wake(self) -> None:
         """Something may be new."""
@@ -301,23 +302,40 @@ class Hub:
         return more
 
     async def _check(self) -> None:
-        """End the streams of keys that were revoked, or have expired."""
+        """End the streams of keys and tokens that were revoked, or have expired."""
         while True:
             await asyncio.sleep(self._check_s)
-            keys = {(watch.caller.tenant_id, watch.caller.key_id) for watch in self._watches}
-            if not keys:
+            callers = {watch.caller for watch in self._watches}
+            if not callers:
                 continue
             try:
                 async with self._db.session() as session:
-                    good = await auth.still_good(session, keys)
+                    bad = await _ended(session, callers)
             except Exception as error:  # noqa: BLE001 - while Postgres is away, streams tell nothing anyway
                 log.warning("keys_not_checked", why=type(error).__name__)
                 continue
             # Who came meanwhile wasn't asked about.
-            bad = {key_id for _, key_id in keys} - good
             for watch in self._watches:
-                if watch.caller.key_id in bad:
+                if watch.caller in bad:
                     watch.end()
+
+
+async def _ended(session: AsyncSession, callers: Collection[Caller]) -> set[Caller]:
+    """Those of *callers* whose key or token works no more."""
+    keys = {(caller.tenant_id, caller.key_id) for caller in callers}
+    tokens = {(caller.tenant_id, caller.token.token_id) for caller in callers if caller.token is not None}
+    good = await auth.still_good(session, keys)
+    good_tokens = await auth.tokens_still_good(session, tokens) if tokens else set()
+    return {
+        caller
+        for caller in callers
+        if caller.key_id not in good or (caller.token is not None and caller.token.token_id not in good_tokens)
+    }
+
+
+def _holder(caller: Caller) -> UUID:
+    """Whose streams are counted together: a page's token mustn't use up what its key may have."""
+    return caller.token.token_id if caller.token is not None else caller.key_id
 
 
 def _of_job(place: JobPlace, row: Row[Any]) -> bytes | None:

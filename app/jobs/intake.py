@@ -20,13 +20,16 @@ from app.billing.prices import Quote
 from app.callbacks import outbox
 from app.db import new_id
 from app.errors import AppError
+from app.files import addresses
+from app.files import queries as files
 from app.jobs import accounts, lanes
 from app.jobs.fairness import Caps, Choice, Room, choose
 from app.jobs.lifecycle import JobKey, end, note
 from app.jobs.states import AttemptStatus, JobStatus, Priority
 from app.jobs.tables import Attempt, FalAccount, Job
 from app.jobs.tokens import new_token, token_digest
-from app.tenants.auth import Caller
+from app.tenants import minting
+from app.tenants.caller import Caller
 
 EXPIRY_ERROR: Final = {
     "code": "deadline_passed",
@@ -77,7 +80,8 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
     The job for *order* with its price held, and whether it is new.
 
     The same idempotency key brings back the same job; with another order it raises
-    IdempotencyConflict. Raises InsufficientFunds if the price can't be held.
+    IdempotencyConflict. Raises InsufficientFunds if the price can't be held, or TokenSpent
+    if a browser token may not spend so much.
     """
     job = await session.scalar(
         insert(Job)
@@ -85,6 +89,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
             tenant_id=caller.tenant_id,
             id=new_id(),
             api_key_id=caller.key_id,
+            browser_token_id=caller.token and caller.token.token_id,
             model=order.model,
             input=order.input,
             labels=order.metadata,
@@ -116,6 +121,8 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
         replayed = await replay(session, caller, order)
         assert replayed is not None, "nothing but a repeat conflicts"  # noqa: S101
         return replayed, False
+    files.use(session, job.tenant_id, job.id, addresses.ids(order.input))
+    await minting.spend(session, caller, quote.amount)
     await ledger.hold(session, job.tenant_id, job.id, quote.amount)
     if order.callback_url is not None:
         await outbox.ensure_of_jobs(session, job.tenant_id)

@@ -24,6 +24,8 @@ from app.billing.prices import settled_seconds
 from app.callbacks import outbox
 from app.callbacks.events import EventType
 from app.fal.messages import Accepted, Outcome, Progress, Refused, Report, job_error
+from app.files import addresses
+from app.files import queries as files
 from app.jobs import callbacks
 from app.jobs.states import AttemptStatus, JobStatus, sources
 from app.jobs.tables import Attempt, Job, JobEvent
@@ -132,6 +134,38 @@ async def lost(session: AsyncSession, key: AttemptKey, why: str) -> None:
         job = JobKey(attempt.tenant_id, attempt.job_id)
         now: dict[str, Any] = {"due_at": func.now(), "lease_owner": None, "tries": 0}
         await move(session, job, JobStatus.SUBMIT_UNKNOWN, f"answer lost: {why}", **now)
+
+
+async def about_to_send(session: AsyncSession, key: AttemptKey, urls: dict[str, str]) -> bool:
+    """
+    Write down under which addresses fal will be told the files of an attempt's input.
+
+    False if it may not be sent any more, because its worker was thought dead. Saying the same twice is safe.
+    """
+    told = await session.scalar(
+        _attempt(key)
+        .where(Attempt.status == AttemptStatus.SUBMITTING, or_(Attempt.sent_urls.is_(None), Attempt.sent_urls == urls))
+        .values(sent_urls=urls)
+        .returning(Attempt.id)
+    )
+    return told is not None
+
+
+async def interrupted(session: AsyncSession, job: Job, key: AttemptKey) -> None:
+    """
+    The worker that was submitting the job died, so fal may have it or not.
+
+    Unless its files were still to be made reachable: then it is certain that nothing was sent.
+    """
+    mine = select(Attempt).where(Attempt.tenant_id == key.tenant_id, Attempt.id == key.id)
+    attempt = await session.scalar(mine.with_for_update().execution_options(populate_existing=True))
+    if attempt is not None and attempt.sent_urls is None and addresses.ids(job.input):
+        reason = job_error(
+            None, None, kind="not_sent", text="The worker was interrupted before it sent anything.", retryable=True
+        )
+        await refused(session, key, Refused(None, "fal", reason), wait_s=leases.backoff_s(attempt.number))
+        return
+    await lost(session, key, "the worker was interrupted")
 
 
 async def progressed(session: AsyncSession, job: Job, progress: Progress, *, ask_s: float) -> None:
@@ -262,11 +296,11 @@ async def files_settled(session: AsyncSession, tenant_id: UUID, job_id: UUID) ->
     # Two files may end side by side: the second waits here, and then sees the first.
     mine = select(Job.id).where(Job.tenant_id == tenant_id, Job.id == job_id)
     await session.execute(mine.with_for_update())
-    files = await media.of_job(session, tenant_id, job_id)
-    if any(file.due_at is not None for file in files):
+    outputs = await media.of_job(session, tenant_id, job_id)
+    if any(file.due_at is not None for file in outputs):
         return
-    lost = next((file.error for file in files if file.safe_at is None), None)
-    length = next((file.measured_seconds for file in files if file.measured_seconds is not None), None)
+    lost = next((file.error for file in outputs if file.safe_at is None), None)
+    length = next((file.measured_seconds for file in outputs if file.measured_seconds is not None), None)
     key = JobKey(tenant_id, job_id)
     safe_at = None if lost else func.now()
     await _settle_files(session, key, safe_at=safe_at, safe_error=lost or None, measured_seconds=length)
@@ -293,7 +327,10 @@ async def _move_to_end(
         "lease_owner": None,
         "waiting_for": None,
     }
-    return await move(session, key, to, why, **over, **values)
+    job = await move(session, key, to, why, **over, **values)
+    if job is not None and addresses.ids(job.input):
+        await files.release(session, key.tenant_id, key.id)
+    return job
 
 
 async def _heard_of(session: AsyncSession, key: AttemptKey, request_id: str, **urls: str | None) -> Attempt | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Self
 
@@ -15,13 +15,17 @@ from app.billing.prices import Quote
 from app.billing.routes import priced
 from app.callbacks.routes import check_url
 from app.catalog.catalog import Catalog
-from app.errors import AppError, Fault
+from app.db import Database
+from app.errors import AppError, BodyTooLarge, Fault
+from app.files import addresses, lifting
+from app.files.inbox import Inbox
+from app.files.lifting import Lifted
 from app.jobs import intake
 from app.jobs.intake import Order
-from app.jobs.schemas import JobOrder
+from app.jobs.schemas import JobOrder, JobView
 from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller, Forbidden
 
 
 class TooExpensive(AppError):
@@ -44,27 +48,43 @@ class AlreadySucceeded(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an order is judged by: what is sold, and where callbacks may go."""
+    """What an order is judged by: what is sold, where callbacks may go, and what files and bytes it may bring."""
 
     catalog: Catalog
     callbacks: Policy
+    inbox: Inbox
+    body_bytes: int
+    """What an order may have apart from data: URIs: it stays in the job's row."""
+    data_uri_bytes: int
+    sent_bytes: int | None
+    """How large the request is that the order came in, if it said so."""
 
     @classmethod
     def of(cls, request: Request) -> Self:
         """Those of the service that *request* came to."""
         state = request.app.state
-        return cls(state.catalog, state.callback_policy)
+        said = request.headers.get("content-length", "")
+        return cls(
+            state.catalog,
+            state.callback_policy,
+            state.inbox,
+            body_bytes=state.settings.body_limit_bytes,
+            data_uri_bytes=state.settings.data_uri_limit_bytes,
+            sent_bytes=int(said) if said.isdecimal() else None,
+        )
 
 
 async def place(
-    session: AsyncSession, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
-) -> tuple[Job, bool]:
+    db: Database, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
+) -> tuple[JobView, bool]:
     """
-    The job for *order*, and whether it is new.
+    The job for *order*, and whether it is new; files that the order brings are stored before its transaction begins.
 
-    Raises what a caller is told: InvalidRequest (of the callback_url), UnknownModel, InvalidOrder, Unpriced,
-    TooExpensive, InsufficientFunds or IdempotencyConflict; then nothing was kept.
+    Raises what a caller is told: Forbidden (by its token), BodyTooLarge, InvalidRequest (of the callback_url),
+    UnknownModel, InvalidOrder, Unpriced, TooExpensive, TokenSpent, TokenOver, FilesFull, InsufficientFunds or
+    IdempotencyConflict; then nothing was kept.
     """
+    order = _narrowed(caller, order)
     wanted = Order(
         model=order.model,
         input=order.input,
@@ -74,18 +94,31 @@ async def place(
         run_after=order.run_after,
         deadline_s=order.deadline_s,
         callback_url=order.callback_url,
-        idempotency_key=idempotency_key,
+        idempotency_key=_own_key(caller, idempotency_key),
         digest=_digest(order),
     )
-    # Before anything about the order is judged: a repeat brings its job, whatever changed since.
-    job = await intake.replay(session, caller, wanted)
-    if job is not None:
-        return job, False
-    if order.callback_url is not None:
-        check_url(terms.callbacks, order.callback_url, "/callback_url")
-    quote = priced(terms.catalog, order.model, order.input)
-    _within(quote, order.max_cost)
-    return await intake.accept(session, caller, wanted, quote)
+
+    async def replayed(session: AsyncSession) -> JobView | None:
+        job = await intake.replay(session, caller, wanted)
+        return JobView.of(job) if job is not None else None
+
+    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
+        # Before anything about the order is judged: a repeat brings its job, whatever changed since.
+        repeated = await replayed(session)
+        if repeated is not None:
+            return repeated, False
+        quote = _judged(terms, wanted, order.max_cost)
+        job, new = await _accept(session, caller, terms, wanted, quote, lifted)
+        return JobView.of(job), new
+
+    if addresses.data_uris(order.input):
+        # The same look twice, so that a repeat, or an order that can't be taken, doesn't store files for nothing.
+        if (job := await db.run(replayed)) is not None:
+            return job, False
+        _judged(terms, wanted, order.max_cost)
+    _check_size(terms, order)
+    async with lifting.lifted(terms.inbox, caller.tenant_id, order.input, limit=terms.data_uri_bytes) as lifted:
+        return await db.run(accept)
 
 
 async def again(
@@ -114,18 +147,55 @@ async def again(
     retry = await intake.replay(session, caller, wanted)
     if retry is not None:
         return retry, False
-    quote = priced(terms.catalog, job.model, job.input)
-    _within(quote, max_cost)
-    return await intake.accept(session, caller, wanted, quote)
+    quote = _judged(terms, wanted, max_cost)
+    return await _accept(session, caller, terms, wanted, quote, Lifted(job.input))
 
 
-def _within(quote: Quote, max_cost: str | None) -> None:
-    """Raises TooExpensive if the price is above *max_cost*."""
+def _narrowed(caller: Caller, order: JobOrder) -> JobOrder:
+    """*order* as the caller's token lets it be; a key's as it is. Raises Forbidden."""
+    if not caller.may_use(order.model):
+        raise Forbidden("This token may not order from this model.")
+    if caller.token is not None and order.callback_url is not None:
+        # What goes there is signed in the tenant's name.
+        raise Forbidden("This token may not say where callbacks go; leave callback_url out.")
+    return order.model_copy(update={"end_user": caller.acting_for(order.end_user)})
+
+
+def _own_key(caller: Caller, idempotency_key: str | None) -> str | None:
+    """An end user's keys are apart from everybody else's; no key of a header has a space."""
+    if caller.token is None or idempotency_key is None:
+        return idempotency_key
+    return f"{caller.token.end_user} {idempotency_key}"
+
+
+async def _accept(
+    session: AsyncSession, caller: Caller, terms: Terms, wanted: Order, quote: Quote, lifted: Lifted
+) -> tuple[Job, bool]:
+    """Where every order ends: its files are kept for as long as the job needs them, and the job is accepted."""
+    await lifting.settle(session, terms.inbox, caller.tenant_id, lifted)
+    return await intake.accept(session, caller, replace(wanted, input=lifted.input), quote)
+
+
+def _judged(terms: Terms, wanted: Order, max_cost: str | None) -> Quote:
+    """The price of an order that may be taken. Raises InvalidRequest, or TooExpensive if it is above *max_cost*."""
+    if wanted.callback_url is not None and wanted.retry_of is None:
+        check_url(terms.callbacks, wanted.callback_url, "/callback_url")
+    quote = priced(terms.catalog, wanted.model, wanted.input)
     if max_cost is not None and quote.amount > Decimal(max_cost):
         raise TooExpensive(
             f"It would cost {money.to_text(quote.amount)} USD.",
             errors=[Fault(pointer="/max_cost", code="too_low", detail="Raise it, or order fewer seconds.")],
         )
+    return quote
+
+
+def _check_size(terms: Terms, order: JobOrder) -> None:
+    """Raises BodyTooLarge for an order that its job's row shouldn't hold."""
+    if terms.sent_bytes is not None and terms.sent_bytes <= terms.body_bytes:
+        return
+    size = len(order.model_dump_json().encode()) - sum(len(place.text) for place in addresses.data_uris(order.input))
+    if size > terms.body_bytes:
+        raise BodyTooLarge(f"Apart from data: URIs, an order may have up to {terms.body_bytes:,} bytes.")
 
 
 def _digest(order: JobOrder) -> bytes:

@@ -8,13 +8,12 @@ from uuid import UUID
 
 from fastapi import Header, Request, Response
 
-from app.db import Database
-from app.errors import AppError
-from app.jobs import queries, waiting
+from app.errors import AppError, NotFound
 from app.jobs.hub import Hub
 from app.jobs.schemas import JobView
+from app.jobs.seeing import seen, shown
 from app.sse import hang_up
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller
 
 LONGEST_S: Final = 60
 WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,6})"?', re.IGNORECASE)
@@ -58,9 +57,8 @@ async def ended(request: Request, response: Response, caller: Caller, job_id: UU
         watch.leave()
         leaving.cancel()
     response.headers["Preference-Applied"] = f"wait={longest_s}"
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
-        if job is None:
-            return None
-        return JobView.of(job, await waiting.reasons(session, [job], request.app.state.caps))
+    try:
+        job = await seen(request, caller, job_id)
+    except NotFound:
+        return None
+    return (await shown(request, [job]))[0]

@@ -3,15 +3,19 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.files import addresses
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
+from app.tenants.caller import Caller
+
+T = TypeVar("T")
 
 HISTORY: Final = 50
 """Finished jobs of a model looked at to tell how long the next one takes."""
@@ -22,9 +26,24 @@ async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | Non
     return await session.get(Job, (tenant_id, job_id))
 
 
+def visible(caller: Caller) -> list[ColumnElement[bool]]:
+    """What a WHERE clause must hold so that it finds *caller*'s jobs only, as its browser token narrows them."""
+    mine = [Job.tenant_id == caller.tenant_id]
+    if caller.token is not None:
+        mine.append(Job.end_user == caller.token.end_user)
+        if caller.token.models is not None:
+            mine.append(Job.model.in_(sorted(caller.token.models)))
+    return mine
+
+
+async def seen(session: AsyncSession, caller: Caller, job_id: UUID) -> Job | None:
+    """The job, or None if it isn't there or not for *caller* to see."""
+    return await session.scalar(select(Job).where(*visible(caller), Job.id == job_id))
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which of a tenant's jobs are meant; what isn't given doesn't matter."""
+    """Which of a caller's jobs are meant; what isn't given doesn't matter."""
 
     statuses: Collection[JobStatus] = ()
     model: str | None = None
@@ -33,9 +52,9 @@ class Filter:
     created_after: datetime | None = None
     created_before: datetime | None = None
 
-    def clauses(self, tenant_id: UUID) -> list[ColumnElement[bool]]:
-        """It as conditions on the tenant's jobs."""
-        wanted = [Job.tenant_id == tenant_id]
+    def clauses(self, caller: Caller) -> list[ColumnElement[bool]]:
+        """It as conditions on the jobs that *caller* may see."""
+        wanted = visible(caller)
         if self.statuses:
             wanted.append(Job.status.in_(list(self.statuses)))
         if self.model is not None:
@@ -54,23 +73,51 @@ class Filter:
 
 async def page(
     session: AsyncSession,
-    tenant_id: UUID,
+    caller: Caller,
     wanted: Filter,
     *,
     limit: int,
     cursor: UUID | None = None,
     oldest_first: bool = False,
+    also: Sequence[ColumnElement[bool]] = (),
 ) -> Sequence[Job]:
     """
-    Up to *limit* of the tenant's jobs, in the order of their creation, after the job *cursor*.
+    Up to *limit* of *caller*'s jobs, in the order of their creation, after the job *cursor*.
 
     Ids are UUIDv7, so their order is the order of creation and the primary key serves every page alike.
     """
-    clauses = wanted.clauses(tenant_id)
+    found = await session.scalars(_page(select(Job), caller, wanted, limit, cursor, oldest_first, also))
+    return found.all()
+
+
+async def page_ids(
+    session: AsyncSession,
+    caller: Caller,
+    wanted: Filter,
+    *,
+    limit: int,
+    cursor: UUID | None = None,
+    oldest_first: bool = False,
+    also: Sequence[ColumnElement[bool]] = (),
+) -> Sequence[UUID]:
+    """Their ids alone."""
+    found = await session.scalars(_page(select(Job.id), caller, wanted, limit, cursor, oldest_first, also))
+    return found.all()
+
+
+def _page(
+    what: Select[T],
+    caller: Caller,
+    wanted: Filter,
+    limit: int,
+    cursor: UUID | None,
+    oldest_first: bool,
+    also: Sequence[ColumnElement[bool]],
+) -> Select[T]:
+    clauses = [*wanted.clauses(caller), *also]
     if cursor is not None:
         clauses.append(Job.id > cursor if oldest_first else Job.id < cursor)
-    order = Job.id.asc() if oldest_first else Job.id.desc()
-    return (await session.scalars(select(Job).where(*clauses).order_by(order).limit(limit))).all()
+    return what.where(*clauses).order_by(Job.id.asc() if oldest_first else Job.id.desc()).limit(limit)
 
 
 async def typical_s(session: AsyncSession, model: str) -> float:
@@ -132,7 +179,11 @@ async def claims(
             Attempt.created_at <= (attempt.answered_at or func.now()) + margin,
             func.coalesce(Attempt.answered_at, func.now()) >= attempt.created_at - margin,
             Job.model == job.model,
-            Job.input == job.input,
+            # What was sent alike: the same files under the same addresses, or the addresses that fal was told as such.
+            or_(
+                and_(Job.input == job.input, Attempt.sent_urls.is_not_distinct_from(attempt.sent_urls)),
+                Job.input == addresses.swapped(job.input, attempt.sent_urls or {}),
+            ),
         )
     )
     return set(await session.scalars(union_all(known, rivals)))

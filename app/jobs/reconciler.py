@@ -63,9 +63,8 @@ class Reconciler:
             return
         key = AttemptKey(job.tenant_id, attempt.id)
         if attempt.fal_request_id is None and job.status == JobStatus.SUBMITTING:
-            # The worker that was submitting it died, so fal may have it or not.
             log.error("submit_interrupted", job_id=str(job.id), attempt=attempt.number)
-            await self.db.run(partial(lifecycle.lost, key=key, why="the worker was interrupted"))
+            await self.db.run(partial(lifecycle.interrupted, job=job, key=key))
             return
         if attempt.fal_request_id is None:
             await self._look_up(job, attempt)

@@ -14,7 +14,8 @@ from app.billing.routes import InvalidOrder
 from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import decisions, ordering, queries, waiting
+from app.files.inbox import FilesFull
+from app.jobs import decisions, ordering, queries, seeing
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
@@ -22,12 +23,16 @@ from app.jobs.ordering import AlreadySucceeded, NotFinished, Terms, TooExpensive
 from app.jobs.prefer import Prefer, ended, wait_s
 from app.jobs.queries import Filter
 from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
+from app.jobs.seeing import seen, shown
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
 from app.media.routes import link_to
 from app.media.tables import Output
-from app.tenants.auth import Forbidden, JobsReader, JobsWriter, Unauthorized
+from app.tenants.audit import audit
+from app.tenants.auth import JobsWriter, MayCancel, MayCreate, MayRead, Unauthorized
+from app.tenants.caller import Forbidden
+from app.tenants.minting import TokenOver, TokenSpent
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -57,8 +62,11 @@ class NoOutput(AppError):
             Forbidden,
             InsufficientFunds,
             TooExpensive,
+            TokenSpent,
+            TokenOver,
             UnknownModel,
             IdempotencyConflict,
+            FilesFull,
             BodyTooLarge,
             InvalidOrder,
             InvalidRequest,
@@ -70,7 +78,7 @@ class NoOutput(AppError):
 async def create(
     request: Request,
     response: Response,
-    caller: JobsWriter,
+    caller: MayCreate,
     order: JobOrder,
     idempotency_key: Annotated[
         str | None,
@@ -92,15 +100,12 @@ async def create(
 
     With `Prefer: wait=N` a new job that ends within N seconds is answered with 201; one that goes on, with 202 as
     ever. To hang up meanwhile changes nothing about the job.
+
+    Where the input takes an address, write a public one, the `url` of a file of `POST /v1/files`, or a `data:` URI in
+    base64, which becomes such a file before the job is kept.
     """
     db: Database = request.app.state.db
-    terms = Terms.of(request)
-
-    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
-        job, new = await ordering.place(session, caller, terms, order, idempotency_key)
-        return JobView.of(job), new
-
-    job, new = await db.run(accept)
+    job, new = await ordering.place(db, caller, Terms.of(request), order, idempotency_key)
     _ordered(request, response, job, new)
     longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
@@ -118,7 +123,7 @@ async def create(
 )
 async def index(
     request: Request,
-    caller: JobsReader,
+    caller: MayRead,
     limit: paging.Limit = 20,
     cursor: paging.Cursor = None,
     status: Annotated[list[JobStatus] | None, Query(description="Any of these statuses")] = None,
@@ -141,19 +146,10 @@ async def index(
         if name.startswith("metadata.") and "\x00" not in name + value
     }
     wanted = Filter(status or (), model, end_user, metadata, created_after, created_before)
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        jobs = await queries.page(
-            session,
-            caller.tenant_id,
-            wanted,
-            limit=limit + 1,
-            cursor=after,
-            oldest_first=sort == "created_at",
-        )
-        reasons = await waiting.reasons(session, jobs, request.app.state.caps)
-    shown, next_cursor = paging.cut(jobs, limit)
-    return JobPage(data=[JobView.of(job, reasons) for job in shown], next_cursor=next_cursor)
+    oldest_first = sort == "created_at"
+    found = await seeing.page(request, caller, wanted, limit=limit + 1, cursor=after, oldest_first=oldest_first)
+    jobs, next_cursor = paging.cut(found, limit)
+    return JobPage(data=await shown(request, jobs), next_cursor=next_cursor)
 
 
 @router.get(
@@ -165,7 +161,7 @@ async def index(
 async def show(
     request: Request,
     response: Response,
-    caller: JobsReader,
+    caller: MayRead,
     job_id: Annotated[UUID, Path()],
     prefer: Prefer = None,
 ) -> JobView:
@@ -174,16 +170,11 @@ async def show(
 
     With `Prefer: wait=N` an unfinished job is answered once it ends, or as it is after N seconds.
     """
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
-        if job is None:
-            raise NotFound("No job has this id.")
-        reasons = await waiting.reasons(session, [job], request.app.state.caps)
+    (job,) = await shown(request, [await seen(request, caller, job_id)])
     longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
-        return await ended(request, response, caller, job_id, longest_s) or JobView.of(job, reasons)
-    return JobView.of(job, reasons)
+        return await ended(request, response, caller, job_id, longest_s) or job
+    return job
 
 
 @router.post(
@@ -196,15 +187,22 @@ async def show(
         **problems(Unauthorized, Forbidden, NotFound, AlreadyFinished, InvalidRequest, Unavailable),
     },
 )
-async def cancel(request: Request, response: Response, caller: JobsWriter, job_id: Annotated[UUID, Path()]) -> JobView:
+async def cancel(request: Request, response: Response, caller: MayCancel, job_id: Annotated[UUID, Path()]) -> JobView:
     """
     A job that was never sent is canceled at once and costs nothing.
 
     Else the answer is 202 with `cancel_requested_at` set: the cancel is passed on to fal, and the job ends as fal
     says. One that runs already may still finish, and is then charged. Asking again is safe.
     """
-    key = JobKey(caller.tenant_id, job_id)
-    job = await request.app.state.db.run(lambda session: decisions.cancel(session, key))
+    before = await seen(request, caller, job_id)
+
+    async def decide(session: AsyncSession) -> Job | None:
+        job = await decisions.cancel(session, JobKey(caller.tenant_id, job_id))
+        if before.cancel_requested_at is None:
+            audit(session, caller.actor, "job.cancel", job_id, tenant_id=caller.tenant_id)
+        return job
+
+    job = await request.app.state.db.run(decide)
     if job is None:
         raise NotFound("No job has this id.")
     request.app.state.announcer.announce()
@@ -249,6 +247,7 @@ async def retry(
     third time, retry the retry.
     """
     terms = Terms.of(request)
+    await seen(request, caller, job_id)
 
     async def again(session: AsyncSession) -> tuple[JobView, bool] | None:
         job = await queries.get(session, caller.tenant_id, job_id)
@@ -282,7 +281,7 @@ async def retry(
 )
 async def output(
     request: Request,
-    caller: JobsReader,
+    caller: MayRead,
     job_id: Annotated[UUID, Path()],
     number: Annotated[int, Query(ge=1, le=64, description="Which file, if the output has several")] = 1,
 ) -> Response:
@@ -293,11 +292,9 @@ async def output(
     it waits for.
     """
     db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
+    job = await seen(request, caller, job_id)
+    async with db.reading_as(caller.tenant_id) as session:
         file = await media.get(session, caller.tenant_id, job_id, number)
-    if job is None:
-        raise NotFound("No job has this id.")
     location = await link_to(request, _safe(job, file))
     return Response(status_code=307, headers={"Location": location})
 

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.db import Database
 from app.errors import Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import news, queries
+from app.jobs import news
 from app.jobs.hub import Hub, TooManyOfKey, TooManyStreams, Wanted
 from app.jobs.news import BEGINNING, Place
 from app.jobs.schemas import JOB_EXAMPLE, EventView
+from app.jobs.seeing import seen
 from app.jobs.states import ENDINGS, JobStatus
 from app.sse import EventStream
-from app.tenants.auth import Forbidden, JobsReader, Unauthorized
+from app.tenants.auth import MayFollow, Unauthorized
+from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1", tags=["Jobs"])
 
@@ -60,7 +62,7 @@ ERRORS: Final = (Unauthorized, Forbidden, TooManyOfKey, InvalidRequest, TooManyS
 )
 async def follow(
     request: Request,
-    caller: JobsReader,
+    caller: MayFollow,
     job_id: Annotated[UUID, Path()],
     last_event_id: LastEventId = None,
     last_event_id_: Annotated[LastEventIdInQuery, Query(alias="last_event_id")] = None,
@@ -72,19 +74,15 @@ async def follow(
     what it waits for, such as its place in fal's queue; they have no id, aren't kept, and the next one says it anew.
 
     A browser's `EventSource` connects again when a stream ends; after the last event it then gets 204, which tells
-    it to stop. The stream also ends, to be resumed, when the service restarts, when the key is revoked, and for
+    it to stop. The stream also ends, to be resumed, when the service restarts, when the key or token is over, and for
     who reads too slowly.
     """
-    seen = _number(last_event_id or last_event_id_)
-    db: Database = request.app.state.db
-    async with db.session() as session:
-        job = await queries.get(session, caller.tenant_id, job_id)
-    if job is None:
-        raise NotFound("No job has this id.")
-    if job.status in ENDINGS and seen >= job.event_count:
+    number = _number(last_event_id or last_event_id_)
+    job = await seen(request, caller, job_id)
+    if job.status in ENDINGS and number >= job.event_count:
         return Response(status_code=204)
     hub: Hub = request.app.state.hub
-    return EventStream(hub.follow(caller, job_id, seen=seen))
+    return EventStream(hub.follow(caller, job_id, seen=number))
 
 
 @router.get(
@@ -97,7 +95,7 @@ async def follow(
 )
 async def follow_all(
     request: Request,
-    caller: JobsReader,
+    caller: MayFollow,
     last_event_id: LastEventId = None,
     last_event_id_: Annotated[LastEventIdInQuery, Query(alias="last_event_id")] = None,
     status: Annotated[list[JobStatus] | None, Query(description="Only moves to any of these")] = None,

@@ -45,6 +45,7 @@ class Job(Leased, Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.tenant_id"), primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     api_key_id: Mapped[UUID | None]
+    browser_token_id: Mapped[UUID | None]
 
     model: Mapped[str]
     input: Mapped[dict[str, Any]]
@@ -167,6 +168,8 @@ class Attempt(Base):
     cancel_url: Mapped[str | None]
     cancel_answer: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
+    sent_urls: Mapped[dict[str, Any] | None]
+    """For each of our own addresses in the job's input, the one that fal was told; null while nothing can be sent."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     answered_at: Mapped[datetime | None]
 

@@ -90,6 +90,12 @@ class Storage:
         except FileNotFoundError:
             return
 
+    async def clear(self, path: str) -> None:
+        """Let go of the file at *path*, and of the halves of it that a death in the middle left."""
+        await self.drop(path)
+        if root := self._root:
+            await asyncio.to_thread(_clear, root / path)
+
     async def sweep(self, folder: str) -> None:
         """Clear *folder* of what workers that died left in it, halves and wholes."""
         if root := self._root:
@@ -114,3 +120,9 @@ def _sweep(folder: Path) -> None:
     # A folder's half-written files have names that obstore itself doesn't list.
     for file in folder.glob("*"):
         file.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    # obstore writes beside the file first, under its name with "#" and a number.
+    for half in path.parent.glob(f"{path.name}#*"):
+        half.unlink(missing_ok=True)

@@ -2,21 +2,25 @@
 
 import hmac
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
 from app.errors import AppError
-from app.tenants.keys import Scope, digest
-from app.tenants.tables import ApiKey
+from app.tenants.caller import Caller, Forbidden, Narrowing
+from app.tenants.keys import TOKEN_PREFIX, Action, Scope, digest
+from app.tenants.known import Known
+from app.tenants.tables import ApiKey, BrowserToken
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="callsheet"'}
+
+# A key that works: a token lives no longer than the key it was made with.
+WORKS = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
 
 
 class Unauthorized(AppError):
@@ -25,74 +29,167 @@ class Unauthorized(AppError):
     status, code = 401, "unauthorized"
 
 
-class Forbidden(AppError):
-    """This key may not do that."""
+class TooManyRequests(AppError):
+    """Too many requests; Retry-After says in how many seconds the next one is taken."""
 
-    status, code = 403, "forbidden"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who a request acts for, and what it may do."""
-
-    tenant_id: UUID
-    key_id: UUID
-    scopes: frozenset[str]
+    status, code = 429, "too_many_requests"
 
 
 bearer = HTTPBearer(
     scheme_name="ApiKey",
-    description="A key of `callsheet keys create`. fal's own spelling, `Key <key>`, is taken too.",
+    description=(
+        "A key of `POST /v1/keys` or `callsheet keys create`. fal's own spelling, `Key <key>`, is taken too. Never"
+        " in an address: those end up in logs and histories."
+    ),
+    auto_error=False,
+)
+browser_bearer = HTTPBearer(
+    scheme_name="BrowserToken",
+    description=(
+        "A token of `POST /v1/tokens`, safe in a page: it lives for minutes, for one end user, within its models,"
+        " actions and spend. Operations that don't name it refuse it."
+    ),
     auto_error=False,
 )
 
 
 async def find(session: AsyncSession, text: str) -> Caller | None:
-    """The caller that the key *text* stands for, or None if it is unknown, revoked or expired."""
+    """The caller that the key or token *text* stands for, or None if it is unknown, revoked or expired."""
     wanted = digest(text)
-    key = await session.scalar(
-        select(ApiKey).where(
-            ApiKey.digest == wanted,
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-        )
-    )
+    if text.startswith(TOKEN_PREFIX):
+        return await _of_token(session, wanted)
+    key = await session.scalar(select(ApiKey).where(ApiKey.digest == wanted, WORKS))
     # The index compared bytes at its own pace; this comparison's time tells nothing.
     if key is None or not hmac.compare_digest(key.digest, wanted):
         return None
-    return Caller(key.tenant_id, key.id, frozenset(key.scopes))
+    return Caller(
+        key.tenant_id,
+        key.id,
+        frozenset(key.scopes),
+        expires_at=key.expires_at,
+        requests_per_minute=key.requests_per_minute,
+    )
+
+
+async def _of_token(session: AsyncSession, wanted: bytes) -> Caller | None:
+    found = await session.execute(
+        select(BrowserToken, ApiKey.scopes, ApiKey.expires_at)
+        .join(ApiKey, and_(ApiKey.tenant_id == BrowserToken.tenant_id, ApiKey.id == BrowserToken.api_key_id))
+        .where(
+            BrowserToken.digest == wanted,
+            BrowserToken.revoked_at.is_(None),
+            BrowserToken.expires_at > func.now(),
+            WORKS,
+        )
+    )
+    row = found.one_or_none()
+    if row is None or not hmac.compare_digest(row[0].digest, wanted):
+        return None
+    token, scopes, key_expires_at = row
+    narrowing = Narrowing(
+        token.id,
+        token.end_user,
+        frozenset(Action(action) for action in token.actions),
+        models=None if token.models is None else frozenset(token.models),
+        max_spend=token.max_spend,
+    )
+    expires_at = min(filter(None, (token.expires_at, key_expires_at)))
+    return Caller(token.tenant_id, token.api_key_id, frozenset(scopes), token=narrowing, expires_at=expires_at)
+
+
+async def caller_of(request: Request) -> Caller:
+    """Who calls. Raises Unauthorized, or TooManyRequests for one who asks, or guesses, too often."""
+    known: Known = request.app.state.known
+    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    text = text.strip()
+    found = None
+    if kind.lower() in {"bearer", "key"} and text:
+        key = digest(text)
+        found = known.look(key)
+        if not found and not known.is_stranger(key):
+            db: Database = request.app.state.db
+            async with db.session() as session:
+                found = await find(session, text)
+            known.remember(key, found)
+    if not found:
+        guess = known.failed(request.client.host if request.client else "")
+        if not guess.granted:
+            raise TooManyRequests(headers={"Retry-After": str(guess.wait_s)})
+        raise Unauthorized(headers=CHALLENGE)
+    allowance = known.asked(found)
+    if allowance is not None:
+        # Said by the edge on every answer, whether a route or an error makes it.
+        request.scope.setdefault("also_told", {}).update(allowance.headers())
+        if not allowance.granted:
+            raise TooManyRequests(headers={"Retry-After": str(allowance.wait_s)})
+    return found
 
 
 async def still_good(session: AsyncSession, keys: Collection[tuple[UUID, UUID]]) -> set[UUID]:
     """The ids of those of *keys*, each a tenant and a key's id, that are neither revoked nor expired."""
-    found = select(ApiKey.id).where(
-        tuple_(ApiKey.tenant_id, ApiKey.id).in_(keys),
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+    found = select(ApiKey.id).where(tuple_(ApiKey.tenant_id, ApiKey.id).in_(keys), WORKS)
+    return set(await session.scalars(found))
+
+
+async def tokens_still_good(session: AsyncSession, tokens: Collection[tuple[UUID, UUID]]) -> set[UUID]:
+    """The ids of those of *tokens*, each a tenant and a token's id, that are neither revoked nor expired."""
+    found = select(BrowserToken.id).where(
+        tuple_(BrowserToken.tenant_id, BrowserToken.id).in_(tokens),
+        BrowserToken.revoked_at.is_(None),
+        BrowserToken.expires_at > func.now(),
     )
     return set(await session.scalars(found))
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """A dependency: the caller, if its key has *scope*; else 401 or 403."""
+    """A dependency: the caller, if its key has *scope*; else 401 or 403. Browser tokens are refused."""
 
     async def caller(request: Request, _documented: Annotated[object, Security(bearer)]) -> Caller:
-        kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() not in {"bearer", "key"} or not text.strip():
-            raise Unauthorized(headers=CHALLENGE)
-        db: Database = request.app.state.db
-        async with db.session() as session:
-            found = await find(session, text.strip())
-        if found is None:
-            raise Unauthorized(headers=CHALLENGE)
-        if scope not in found.scopes:
-            raise Forbidden(f"It lacks the scope {scope}.")
-        return found
+        found = await caller_of(request)
+        if found.token is not None:
+            raise Forbidden("A browser token may not do that.")
+        return _with(found, scope)
 
     return caller
 
 
+def allows(scope: Scope, action: Action) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """
+    A dependency: the caller, if its key has *scope* and its token, should it be one, *action*; else 401 or 403.
+
+    A route that takes tokens answers for their narrowing: see `Caller`.
+    """
+
+    async def caller(
+        request: Request,
+        _documented: Annotated[object, Security(bearer)],
+        _also: Annotated[object, Security(browser_bearer)],
+    ) -> Caller:
+        found = await caller_of(request)
+        if found.token is not None and action not in found.token.actions:
+            raise Forbidden(f"This token lacks the action {action}.")
+        return _with(found, scope)
+
+    return caller
+
+
+def _with(found: Caller, scope: Scope) -> Caller:
+    if scope not in found.scopes:
+        raise Forbidden(f"It lacks the scope {scope}.")
+    return found
+
+
+# Keys only.
 JobsReader = Annotated[Caller, Depends(needs(Scope.JOBS_READ))]
 JobsWriter = Annotated[Caller, Depends(needs(Scope.JOBS_WRITE))]
 BillingReader = Annotated[Caller, Depends(needs(Scope.BILLING_READ))]
+KeysWriter = Annotated[Caller, Depends(needs(Scope.KEYS_WRITE))]
 Admin = Annotated[Caller, Depends(needs(Scope.ADMIN))]
+
+# Keys, and browser tokens with the action.
+MayAsk = Annotated[Caller, Depends(allows(Scope.JOBS_READ, Action.CREATE))]
+MayCreate = Annotated[Caller, Depends(allows(Scope.JOBS_WRITE, Action.CREATE))]
+MayRead = Annotated[Caller, Depends(allows(Scope.JOBS_READ, Action.READ))]
+MayCancel = Annotated[Caller, Depends(allows(Scope.JOBS_WRITE, Action.CANCEL))]
+MayFollow = Annotated[Caller, Depends(allows(Scope.JOBS_READ, Action.EVENTS))]
+MayUpload = Annotated[Caller, Depends(allows(Scope.JOBS_WRITE, Action.FILES))]

@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from app.errors import AppError, InvalidRequest, Unavailable, problems
-from app.tenants.auth import Admin, Forbidden, Unauthorized
+from app.tenants.auth import Admin, Unauthorized
+from app.tenants.caller import Forbidden
 from app.verify.schemas import ReportView
 from app.verify.verifier import OVERDUE_S, verify
 

@@ -11,7 +11,7 @@ from app.callbacks.events import ENDINGS
 from app.callbacks.tables import Attempt, Delivery, Endpoint
 from app.db import Database, new_id
 from app.jobs.tables import Job
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller
 from tests import factories as make
 
 

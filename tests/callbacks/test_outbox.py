@@ -9,7 +9,7 @@ from app.callbacks import outcomes
 from app.jobs import decisions, lifecycle
 from app.jobs.lifecycle import JobKey
 from app.jobs.states import JobStatus
-from app.tenants.auth import Caller
+from app.tenants.caller import Caller
 from tests import factories as make
 from tests.callbacks import rows
 from tests.callbacks.receiver import receiving

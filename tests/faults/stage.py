@@ -354,6 +354,7 @@ async def staged(
             # Nobody answers there, and above all not fal itself: its history is out of reach on this stage, so what
             # only that could tell stays `submit_unknown`. Asked at f"{fal}/v1", it finds what the simulator has.
             "FAL_API_URL": "http://127.0.0.1:1/v1",
+            "FAL_REST_URL": f"http://127.0.0.1:{fal_port}/rest",
             "FAL_JWKS_URL": f"http://127.0.0.1:{fal_port}/rest/.well-known/jwks.json",
             "FAL_TIMEOUT_S": str(FAL_TIMEOUT_S),
             "CALLBACK_TIMEOUT_S": str(FAL_TIMEOUT_S),

@@ -12,6 +12,7 @@ from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
 from app.fal.messages import Refused
 from app.fal.platform import Platform
+from app.fal.storage import FalStorage
 from app.jobs import accounts, intake, waiting
 from app.jobs.fairness import Caps
 from app.jobs.tables import Attempt, FalAccount
@@ -212,9 +213,10 @@ async def test_a_job_is_asked_about_with_the_key_of_its_account(worlds):
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(hear)) as http:
         known = Accounts(
-            Account(name, FalClient(http, queue_url="http://fal/queue", key=f"of-{name}"), platform)
+            Account(name, FalClient(http, queue_url="http://fal/queue", key=f"of-{name}"), platform, uploads)
             for name in ("default", "second")
             for platform in [Platform(http, api_url="http://fal/v1", key=name)]
+            for uploads in [FalStorage(http, rest_url="http://fal/rest", key=name)]
         )
         await make.let_time_pass(world.db)
         await run_once(replace(world.reconciler, accounts=known))

@@ -9,6 +9,7 @@ import pytest
 from app.fal.accounts import Account, Accounts
 from app.fal.client import FalClient
 from app.fal.platform import Platform
+from app.fal.storage import FalStorage
 from app.settings import DEFAULT
 from app.tenants.keys import Scope
 from tests import factories as make
@@ -133,7 +134,8 @@ async def test_a_cancel_that_fal_did_not_answer_is_passed_on_again(world):
     away = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(502)))
     fal = FalClient(away, queue_url="http://fal/queue", key="test")
     platform = Platform(away, api_url="http://fal/v1", key="test")
-    cut_off = replace(world.reconciler, accounts=Accounts([Account(DEFAULT, fal, platform)]))
+    uploads = FalStorage(away, rest_url="http://fal/rest", key="test")
+    cut_off = replace(world.reconciler, accounts=Accounts([Account(DEFAULT, fal, platform, uploads)]))
 
     for piece in await cut_off.take(1):
         await piece

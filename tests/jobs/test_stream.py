@@ -18,6 +18,7 @@ from app.jobs import lifecycle
 from app.jobs.hub import Hub
 from app.jobs.tables import Job
 from app.sse import EventStream
+from app.tenants import known
 from app.tenants.tables import ApiKey
 from app.wakeup import NEWS, Announcer
 from tests import factories as make
@@ -242,6 +243,7 @@ async def test_streams_end_at_once_when_the_service_stops_and_go_on_at_another(d
 @pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
 async def test_a_key_that_stopped_working_ends_its_stream(db, database_url, column, monkeypatch):
     monkeypatch.setattr(Hub.__init__, "__kwdefaults__", {"check_s": 0.05})
+    monkeypatch.setattr(known, "REMEMBERED_S", 0.0)
     caller, key = await make.make_key(db)
     other, others_key = await make.make_key(db)
     mine, theirs = await make.taken(db, caller), await make.taken(db, other)

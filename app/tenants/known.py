@@ -1,0 +1,143 @@
+"""
+What a process knows of its callers: who they are, how often they ask, and when their keys were last used.
+
+A look-up is remembered for REMEMBERED_S seconds, so that is how long a key may work after it was revoked by
+another process; the one that revokes it forgets it at once.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import clock
+from app.db import Database
+from app.tenants.caller import Caller
+from app.tenants.rates import Allowance, Rates
+from app.tenants.tables import ApiKey, BrowserToken
+
+log = structlog.get_logger()
+
+REMEMBERED_S: Final = 3.0
+REMEMBERED: Final = 10_000
+WRITTEN_EVERY_S: Final = 15.0
+SEEN_ANEW: Final = timedelta(minutes=1)
+TOKENS_KEPT: Final = timedelta(days=1)
+PRUNED_AT_ONCE: Final = 1_000
+PRUNED_EVERY_S: Final = 3_600.0
+
+
+class Known:
+    """The callers of one process; the numbers are requests a minute, None for as many as they like."""
+
+    def __init__(
+        self, *, per_key: int | None, per_token: int, failures: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_key = per_key
+        self._per_token = per_token
+        self._per_address = failures
+        self._now = now
+        self._callers: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        self._strangers: OrderedDict[bytes, float] = OrderedDict()
+        self._asked = Rates(now=now)
+        self._failed = Rates(now=now)
+        self._used: set[tuple[UUID, UUID]] = set()
+
+    def look(self, digest: bytes) -> Caller | None:
+        """The caller that *digest* was found to be a moment ago, or None."""
+        until, caller = self._callers.get(digest, (0.0, None))
+        return caller if until > self._now() else None
+
+    def is_stranger(self, digest: bytes) -> bool:
+        """Whether *digest* was found to be nobody's a moment ago."""
+        return self._strangers.get(digest, 0.0) > self._now()
+
+    def remember(self, digest: bytes, caller: Caller | None) -> None:
+        """For a moment, and never past its end, *digest* stands for *caller*."""
+        until = self._now() + REMEMBERED_S
+        if caller is None:
+            self._strangers[digest] = until
+            _bound(self._strangers)
+            return
+        if caller.expires_at is not None:
+            until = min(until, self._now() + (caller.expires_at - clock.now()).total_seconds())
+        self._callers[digest] = until, caller
+        self._callers.move_to_end(digest)
+        _bound(self._callers)
+
+    def forget(self, id_: UUID) -> None:
+        """The key or token *id_* was changed or revoked: look again."""
+        gone = [
+            digest
+            for digest, (_, caller) in self._callers.items()
+            if id_ == caller.key_id or (caller.token is not None and id_ == caller.token.token_id)
+        ]
+        for digest in gone:
+            del self._callers[digest]
+
+    def asked(self, caller: Caller) -> Allowance | None:
+        """One more request of *caller*: what is left to it, or None if it isn't counted."""
+        self._used.add((caller.tenant_id, caller.key_id))
+        if caller.token is not None:
+            return self._asked.take(caller.token.token_id, self._per_token)
+        per_minute = caller.requests_per_minute or self._per_key
+        return self._asked.take(caller.key_id, per_minute) if per_minute is not None else None
+
+    def failed(self, address: str) -> Allowance:
+        """One more request from *address* that nobody could be found for."""
+        return self._failed.take(address, self._per_address)
+
+    async def keep_books(self, db: Database) -> None:
+        """Write down now and then which keys were used, for ever."""
+        while True:
+            await asyncio.sleep(WRITTEN_EVERY_S)
+            try:
+                await db.run(self.note_use)
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("key_use_not_noted", why=type(error).__name__)
+
+    async def note_use(self, session: AsyncSession) -> None:
+        """Write down that the keys seen lately were used, each at most once a minute."""
+        used = list(self._used)
+        if used:
+            stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - SEEN_ANEW)
+            await session.execute(
+                update(ApiKey)
+                .where(tuple_(ApiKey.tenant_id, ApiKey.id).in_(used), stale)
+                .values(last_used_at=func.now())
+                .execution_options(synchronize_session=False)
+            )
+        self._used.difference_update(used)
+
+
+async def prune(session: AsyncSession) -> int:
+    """Delete some tokens that expired a day ago, and say how many; what was ordered with them stays on the jobs."""
+    over = (
+        select(BrowserToken.tenant_id, BrowserToken.id)
+        .where(BrowserToken.expires_at < func.now() - TOKENS_KEPT)
+        .limit(PRUNED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    gone = delete(BrowserToken).where(tuple_(BrowserToken.tenant_id, BrowserToken.id).in_(over))
+    return len((await session.scalars(gone.returning(BrowserToken.id))).all())
+
+
+async def prune_all(db: Database) -> int:
+    """Delete every token that expired a day ago, and say how many."""
+    removed = 0
+    while some := await db.run(prune):
+        removed += some
+    return removed
+
+
+def _bound(remembered: OrderedDict[bytes, Any]) -> None:
+    if len(remembered) > REMEMBERED:
+        remembered.popitem(last=False)
