@@ -141,14 +141,9 @@ def _explained(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]]) -> 
     if job.finished:
         return
     silent = all(request["told"] and not any(map(_heard, request["webhooks"])) for request in paid)
-    if job.status != "submit_unknown" or not silent or not _somebody_knows(job):
+    if job.status != "submit_unknown" or not silent or job.held is None or job.resolved:
         found.unfinished_unexplained += 1
         found.notes.append(f"{job.id} is {job.status}; fal: {[request['state'] for request in paid]}")
-
-
-def _somebody_knows(job: Any) -> bool:
-    """Whether a lost submit waits for its verdict in plain sight: once incidents have a table, a row of it does."""
-    return job.held is not None and job.resolved == 0
 
 
 def _heard(webhook: Mapping[str, Any]) -> bool:
