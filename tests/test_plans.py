@@ -37,6 +37,9 @@ from app.tenants.caller import Caller
 from tests import factories as make
 from tests.conftest import admin, copied, url_of
 
+# One process makes the past, and looks at all of it.
+pytestmark = pytest.mark.xdist_group("past")
+
 ENDED = 20_000
 WAITING = 400
 
