@@ -2,7 +2,7 @@
 Server-Sent Events: how a line of news is written, and the answer that goes on until its source ends.
 
 Plain ASGI with one small task for each stream. FastAPI's own streams keep a queue, a task group and three tasks for
-each, several times as much memory, and tell nobody that the reader has stopped reading.
+each, and tell nobody that the reader has stopped reading.
 """
 
 import asyncio

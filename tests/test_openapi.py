@@ -34,7 +34,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 # Of each operation, valid and invalid; EXAMPLES=500 looks for as long as a coffee takes.
-EXAMPLES = int(os.environ.get("EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -6,7 +6,6 @@ what its successor keeps. It is called safe once it is whole, on disk, hashed an
 write. No transaction is open while bytes move.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from uuid import UUID
 import httpx
 import structlog
 from sqlalchemy import ColumnElement, and_, func, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
@@ -72,16 +70,14 @@ class Rescuer:
 
     async def _rescue(self, row: Output) -> None:
         facts = {"job_id": str(row.job_id), "number": row.number}
-        holding = asyncio.create_task(self._hold(row))
         try:
-            kept = await self._copy(row)
+            async with leases.holding(self.db, row, self.lease_s):
+                kept = await self._copy(row)
         except Unfetched as error:
             final = _is_final(row, error)
             log.warning("output_not_kept", why=error.code, tries=row.tries, final=final, **facts)
             await self.db.insist(partial(self._note_failure, row=row, error=error, final=final), for_s=self.lease_s)
             return
-        finally:
-            holding.cancel()
         if await self.db.insist(partial(self._note_safe, row=row, kept=kept), for_s=self.lease_s):
             log.info("output_kept", size=kept.size, **facts)
             return
@@ -89,14 +85,6 @@ class Rescuer:
         log.warning("output_kept_too_late", **facts)
         with suppress(*FAILURES):
             await self.storage.drop(kept.path)
-
-    async def _hold(self, row: Output) -> None:
-        """Keep the lease for as long as the file takes, so that a dead worker's row can come due soon."""
-        while True:
-            await asyncio.sleep(self.lease_s / 3)
-            with suppress(SQLAlchemyError):
-                if not await self.db.run(partial(leases.extend, row=row, lease_s=self.lease_s)):
-                    return
 
     async def _copy(self, row: Output) -> Kept:
         folder = f"{row.tenant_id}/{row.job_id}/{row.number}"
