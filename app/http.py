@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db import new_id
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
+from app.transport import PooledTransport
 
 log = structlog.get_logger()
 
@@ -101,10 +102,9 @@ def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None =
     """A client that keeps connections, follows no redirects and ignores proxies named in the environment."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
         follow_redirects=False,
         trust_env=False,
-        transport=transport,
+        transport=transport or PooledTransport(),
     )
 
 

@@ -74,26 +74,33 @@ def watch_commits() -> None:
 
 def watch_calls() -> None:
     """Make every call to fal's queue pass its three points."""
-    call = httpx.AsyncHTTPTransport.handle_async_request
+    from app.transport.connection import Connection  # noqa: PLC0415
+    from app.transport.pool import PooledTransport  # noqa: PLC0415
 
-    async def watched(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        path = request.url.path
+    call, send = PooledTransport.handle_async_request, Connection.send
+
+    def named(method: str, path: str) -> str | None:
         if not path.startswith("/queue/"):
+            return None
+        return "submit" if method == "POST" else "status" if path.partition("?")[0].endswith("/status") else "result"
+
+    def watched_send(self: Connection, head: bytes, body: bytes) -> None:
+        send(self, head, body)
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        if name := named(method, path):
+            reach(f"{name}:sent")
+
+    async def watched(self: PooledTransport, request: httpx.Request) -> httpx.Response:
+        name = named(request.method, request.url.path)
+        if name is None:
             return await call(self, request)
-        name = "submit" if request.method == "POST" else "status" if path.endswith("/status") else "result"
-
-        async def trace(event: str, info: Any) -> None:
-            if event.endswith("send_request_body.complete"):
-                reach(f"{name}:sent")
-
-        request.extensions["trace"] = trace
         reach(f"{name}:before_call")
         answer = await call(self, request)
-        await answer.aread()
         reach(f"{name}:answered")
         return answer
 
-    httpx.AsyncHTTPTransport.handle_async_request = watched  # type: ignore[method-assign]
+    PooledTransport.handle_async_request = watched  # type: ignore[method-assign]
+    Connection.send = watched_send  # type: ignore[method-assign]
 
 
 def simulate(given: dict[str, Any]) -> None:
