@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 
-from dbos import DBOS, DBOSConfig, Queue
+from dbos import DBOS, DBOSConfig
 
 IN_FLIGHT = 64
 
@@ -21,8 +21,8 @@ async def main(dsn: str, count: int) -> None:
         "log_level": "ERROR",
     }
     DBOS(config=config)
-    queue = Queue("bench", concurrency=IN_FLIGHT, polling_interval_sec=0.05)
     DBOS.launch()
+    queue = await DBOS.register_queue_async("bench", global_concurrency=IN_FLIGHT, polling_interval_sec=0.05)
     since = time.perf_counter()
     gate = asyncio.Semaphore(IN_FLIGHT)
 
