@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt lock migration verify-scale pictures clean setup setup-dev
+.PHONY: help run test chaos bench check fmt lock migration verify-scale pictures clean setup setup-dev setup-bench
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -33,6 +33,9 @@ chaos: setup-dev ## Kill and cut everything, again and again; takes JOBS=2000 SE
 	@$(BIN)/pytest -m slow tests/faults
 	@$(BIN)/python -m tests.faults.storm --jobs $(JOBS) --seed $(SEED) --minutes $(MINUTES)
 
+bench: setup-bench ## Measure how fast it is, against others; takes QUICK=1 ROUNDS=3 JOBS=10000000 FIGURES='a e'
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(if $(filter-out file,$(origin JOBS)),--jobs $(JOBS)) $(FIGURES)
+
 check: setup-dev ## Format, lint, types, imports, SQL of the migrations, container files
 	@$(BIN)/ruff format --check --quiet --output-format concise || { echo "Not in our format: make fmt" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet
@@ -47,9 +50,10 @@ fmt: setup-dev ## Mend what a tool can mend, and format
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-lock: $(VENV)/place ## Remake both locks after a change in pyproject.toml; UPGRADE=1 takes newer versions too
+lock: $(VENV)/place ## Remake the locks after a change in pyproject.toml; UPGRADE=1 takes newer versions too
 	@$(COMPILE) --output-file requirements.lock
 	@$(COMPILE) --output-file requirements-dev.lock --constraints requirements.lock --group dev
+	@$(COMPILE) --output-file requirements-bench.lock --constraints requirements-dev.lock --group dev --group bench
 
 migration: setup-dev ## Write the migration that the tables ask for; takes MESSAGE='resolve each hold once'
 	@test -n '$(MESSAGE)' || { echo "Say what it does: make migration MESSAGE='resolve each hold once'" >&2; exit 1; }
@@ -127,7 +131,7 @@ define install
 @echo $$PPID >$(VENV)/unfinished
 @$(UV) pip sync --quiet --python $(BIN)/python --require-hashes $(1)
 @$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
-@rm $(VENV)/unfinished
+@rm -f $(VENV)/unfinished $(VENV)/bench.stamp
 @touch $@
 endef
 
@@ -138,5 +142,11 @@ $(VENV)/dev.stamp: $(VENV)/place requirements-dev.lock pyproject.toml
 	$(call install,requirements-dev.lock)
 	@touch $(VENV)/run.stamp
 
+# What development needs is in it, too, so that going back to that takes nothing.
+$(VENV)/bench.stamp: $(VENV)/place requirements-bench.lock pyproject.toml
+	$(call install,requirements-bench.lock)
+	@touch $(VENV)/run.stamp $(VENV)/dev.stamp
+
 setup: $(VENV)/run.stamp
 setup-dev: $(VENV)/dev.stamp
+setup-bench: $(VENV)/bench.stamp

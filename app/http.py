@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db import new_id
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
+from app.transport import PooledTransport
 
 log = structlog.get_logger()
 
@@ -169,10 +170,9 @@ def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None =
     return httpx.AsyncClient(
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
         follow_redirects=False,
         trust_env=False,
-        transport=transport,
+        transport=transport or PooledTransport(),
     )
 
 

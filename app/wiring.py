@@ -157,7 +157,6 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
         stack.push_async_callback(db.close)
         fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
-        accounts = fal_accounts(settings, fal_http)
         catalog = load(extra=settings.catalog)
         media_http, files_http = [
             await stack.enter_async_context(
@@ -168,6 +167,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             )
             for timeout_s in (5.0, 20.0)
         ]
+        accounts = fal_accounts(settings, fal_http, files_http)
         callback_policy = targets.policy(settings.callback_networks())
         callbacks_http = await stack.enter_async_context(
             new_client(settings.callback_timeout_s, transport=guarded_transport(policy=callback_policy))
@@ -203,8 +203,8 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         )
 
 
-def fal_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
-    """The accounts that *settings* name, over *http*."""
+def fal_accounts(settings: Settings, http: httpx.AsyncClient, files_http: httpx.AsyncClient) -> Accounts:
+    """The accounts that *settings* name, over *http*; files go up over *files_http*, in parts."""
     wanted = {"X-Fal-No-Retry": settings.fal_no_retry, "x-app-fal-disable-fallback": settings.fal_no_fallback}
     submit_headers = {name: "true" for name, is_wanted in wanted.items() if is_wanted}
     timeout_s = settings.fal_timeout_s
@@ -219,7 +219,7 @@ def fal_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
                 submit_headers=submit_headers,
             ),
             Platform(http, api_url=settings.fal_api_url, key=key, timeout_s=timeout_s),
-            FalStorage(http, rest_url=settings.fal_rest_url, key=key, timeout_s=timeout_s),
+            FalStorage(http, files_http, rest_url=settings.fal_rest_url, key=key, timeout_s=timeout_s),
             at_once,
         )
         for name, (key, at_once) in settings.accounts().items()

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETTINGS = {name.upper() for name in Settings.model_fields}
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")
 OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"] == "callsheet"}
 
@@ -51,21 +52,24 @@ def wanted(*lists: list[str]) -> Iterator[Requirement]:
             yield requirement
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_holds_every_direct_dependency_within_its_range(lock):
     extras = PROJECT["project"]["optional-dependencies"]
-    dev = PROJECT["dependency-groups"]["dev"] if "dev" in lock else []
+    groups = {"requirements.lock": (), "requirements-dev.lock": ("dev",), "requirements-bench.lock": ("dev", "bench")}
+    more = [PROJECT["dependency-groups"][group] for group in groups[lock]]
     locked = pins(lock)
 
-    for requirement in wanted(PROJECT["project"]["dependencies"], *extras.values(), dev):
+    for requirement in wanted(PROJECT["project"]["dependencies"], *extras.values(), *more):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
-def test_both_locks_agree():
-    assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
+def test_locks_agree():
+    run_time, dev, bench = (pins(lock).items() for lock in LOCKS)
+
+    assert run_time <= dev <= bench
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_has_a_hash_for_every_pin_and_names_no_host(lock):
     text = (ROOT / lock).read_text()
     entries = re.split(r"\n(?=\S)", text)

@@ -16,8 +16,18 @@ LONGEST_S: Final = 900.0
 class FalStorage:
     """One fal account's uploads."""
 
-    def __init__(self, http: httpx.AsyncClient, *, rest_url: str, key: str, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        files_http: httpx.AsyncClient,
+        *,
+        rest_url: str,
+        key: str,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Asks over *http*; *files_http* carries the files: it streams, and guards against where it is sent."""
         self._http = http
+        self._files_http = files_http
         self._url = f"{rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
         self._auth = {"Authorization": f"Key {key}"}
         self._timeout_s = timeout_s
@@ -42,7 +52,7 @@ class FalStorage:
         headers = {"Content-Type": content_type, "Content-Length": str(size)}
         try:
             async with asyncio.timeout(LONGEST_S):
-                answer = await self._http.put(url, content=parts, headers=headers)
+                answer = await self._files_http.put(url, content=parts, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise Unanswered(type(error).__name__) from error
         if not answer.is_success:

@@ -289,7 +289,7 @@ async def test_fals_own_retries_and_fallback_are_left_alone_unless_told():
     settings = Settings.read(fal_key="id:secret", fal_no_retry=True, fal_no_fallback=True, _env_file=None)
 
     await submit(fal)
-    account = next(iter(fal_accounts(settings, http).all))
+    account = next(iter(fal_accounts(settings, http, http).all))
     await account.queue.submit(MODEL, {}, webhook_url=None)
 
     usual, told = (request.headers for request in fal.asked)

@@ -81,26 +81,40 @@ def name_of(method: str, path: str) -> str | None:
 
 def watch_calls() -> None:
     """Make every call to fal's queue, and every download of a file, pass its three points."""
-    call = httpx.AsyncHTTPTransport.handle_async_request
+    from app.transport.connection import Connection  # noqa: PLC0415
+    from app.transport.pool import PooledTransport  # noqa: PLC0415
 
-    async def watched(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        name = name_of(request.method, request.url.path)
-        if name is None:
-            return await call(self, request)
+    def watch(transport: type[httpx.AsyncBaseTransport]) -> None:
+        call = transport.handle_async_request
 
-        async def trace(event: str, info: Any) -> None:
-            if event.endswith("send_request_body.complete"):
-                reach(f"{name}:sent")
+        async def watched(self: httpx.AsyncBaseTransport, request: httpx.Request) -> httpx.Response:
+            name = name_of(request.method, request.url.path)
+            if name is None:
+                return await call(self, request)
 
-        request.extensions["trace"] = trace
-        reach(f"{name}:before_call")
-        answer = await call(self, request)
-        if name != "file":
-            await answer.aread()
-        reach(f"{name}:answered")
-        return answer
+            async def trace(event: str, info: Any) -> None:
+                if event.endswith("send_request_body.complete"):
+                    reach(f"{name}:sent")
 
-    httpx.AsyncHTTPTransport.handle_async_request = watched  # type: ignore[method-assign]
+            request.extensions["trace"] = trace
+            reach(f"{name}:before_call")
+            answer = await call(self, request)
+            reach(f"{name}:answered")
+            return answer
+
+        transport.handle_async_request = watched  # type: ignore[method-assign]
+
+    send = Connection.send
+
+    def watched_send(self: Connection, head: bytes, body: bytes) -> None:
+        send(self, head, body)
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        if name := name_of(method, path.partition("?")[0]):
+            reach(f"{name}:sent")
+
+    Connection.send = watched_send  # type: ignore[method-assign]
+    for transport in (PooledTransport, httpx.AsyncHTTPTransport):
+        watch(transport)
 
 
 def simulate(given: dict[str, Any]) -> None:

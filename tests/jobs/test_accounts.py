@@ -216,7 +216,7 @@ async def test_a_job_is_asked_about_with_the_key_of_its_account(worlds):
             Account(name, FalClient(http, queue_url="http://fal/queue", key=f"of-{name}"), platform, uploads)
             for name in ("default", "second")
             for platform in [Platform(http, api_url="http://fal/v1", key=name)]
-            for uploads in [FalStorage(http, rest_url="http://fal/rest", key=name)]
+            for uploads in [FalStorage(http, http, rest_url="http://fal/rest", key=name)]
         )
         await make.let_time_pass(world.db)
         await run_once(replace(world.reconciler, accounts=known))

@@ -134,7 +134,7 @@ async def test_a_cancel_that_fal_did_not_answer_is_passed_on_again(world):
     away = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(502)))
     fal = FalClient(away, queue_url="http://fal/queue", key="test")
     platform = Platform(away, api_url="http://fal/v1", key="test")
-    uploads = FalStorage(away, rest_url="http://fal/rest", key="test")
+    uploads = FalStorage(away, away, rest_url="http://fal/rest", key="test")
     cut_off = replace(world.reconciler, accounts=Accounts([Account(DEFAULT, fal, platform, uploads)]))
 
     for piece in await cut_off.take(1):

@@ -1,0 +1,64 @@
+"""g: how soon fal has a job that was just accepted, on an idle system."""
+
+import asyncio
+import json
+import time
+
+import httpx
+
+from tests.bench.figure import Figure, Sample, Side, percentile
+from tests.bench.figures.webhooks import taken_by_fal
+from tests.bench.stage import ORDER_BODY, Stage, key_of
+
+
+async def from_202_to_fal(stage: Stage) -> list[float]:
+    """Milliseconds, job by job; 0 if fal was quicker than the answer."""
+    stage.sql("UPDATE jobs SET due_at = now() + interval '1 day' WHERE status = 'queued'")
+    headers = {"Authorization": f"Bearer {key_of(1)}", "Content-Type": "application/json"}
+    found = []
+    async with stage.fal() as fal_port, stage.api(fal_port), httpx.AsyncClient(trust_env=False) as http:
+        with stage.worker(fal_port):
+            for number in range(20 if stage.quick else 200):
+                answer = await http.post(
+                    f"http://127.0.0.1:{stage.api_port}/v1/jobs", content=ORDER_BODY, headers=headers
+                )
+                accepted_at = time.monotonic()
+                answer.raise_for_status()
+                taken = await taken_by_fal(fal_port, number + 1)
+                if number:  # the first waits for the worker to start
+                    found.append(max(0.0, taken[number][2] - accepted_at) * 1000)
+                await asyncio.sleep(0.02)
+    stage.sql("UPDATE jobs SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
+    stage.sql("UPDATE attempts SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
+    return found
+
+
+async def round_trips(stage: Stage) -> list[float]:
+    found = []
+    async with stage.fal() as port, httpx.AsyncClient(trust_env=False) as http:
+        for _ in range(200):
+            since = time.perf_counter()
+            json.loads((await http.get(f"http://127.0.0.1:{port}/jwks")).content)
+            found.append((time.perf_counter() - since) * 1000)
+    return found
+
+
+def at(percent: float, measure: object) -> Side:
+    async def sample(stage: Stage) -> Sample:
+        found = await measure(stage)  # type: ignore[operator]
+        return Sample(percentile(found, percent), {"p50_ms": percentile(found, 50), "p99_ms": percentile(found, 99)})
+
+    return sample
+
+
+FIGURES = tuple(
+    Figure(
+        f"g-p{percent}",
+        f"from 202 to fal having the submit, idle, p{percent}, ms",
+        "a loopback round trip of httpx",
+        at(percent, from_202_to_fal),
+        at(50, round_trips),
+        at_most=bound,
+    )
+    for percent, bound in ((50, 3), (99, 10))
+)
