@@ -15,6 +15,9 @@ JOBS       ?= 2000
 SEED       ?= 1
 MINUTES    ?= 5
 
+# Compiled once: without these files every process, and every test process, compiles all it imports for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 export UV_CACHE_DIR ?= $(CURDIR)/$(VENV)/cache
