@@ -20,6 +20,11 @@ from app.postgres import EmbeddedPostgres
 from app.settings import Settings
 from tests import signing
 from tests.databases import Databases, connected, url_of
+from tests.sharing import (  # noqa: F401 - pytest looks for its hooks here
+    pytest_collection_modifyitems,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 from tests.world import World, build
 
 TEMPLATE = f"callsheet_template_{os.getpid()}"

@@ -38,9 +38,6 @@ from tests import factories as make
 from tests.conftest import admin
 from tests.databases import url_of
 
-# One process makes the past, and looks at all of it.
-pytestmark = pytest.mark.xdist_group("past")
-
 ENDED = 20_000
 WAITING = 400
 
