@@ -55,6 +55,7 @@ async def served(db, database_url: str) -> Any:
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
+        thread.join(0.005)
         assert thread.is_alive()
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}", key
