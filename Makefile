@@ -15,6 +15,9 @@ JOBS       ?= 2000
 SEED       ?= 1
 MINUTES    ?= 5
 
+# Compiled once: without these files every process, and every test process, compiles all it imports for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 export UV_CACHE_DIR ?= $(CURDIR)/$(VENV)/cache
@@ -27,7 +30,7 @@ run: setup ## Start Callsheet; takes PORT=8000 SIMULATOR_PORT=8001 DATA=.callshe
 	@$(BIN)/callsheet up
 
 test: check ## Check everything, then run every test
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+	@$(BIN)/pytest -n auto --maxprocesses 4
 
 chaos: setup-dev ## Kill and cut everything, again and again; takes JOBS=2000 SEED=1 MINUTES=5
 	@$(BIN)/pytest -m slow tests/faults

@@ -72,10 +72,10 @@ class Chores:
             await self.db.run(self._write_down)
             self._written_down = True
         duties = {duty.name: duty for duty in self.duties}
-        due = partial(self._due, names=list(duties), limit=limit)
+        due = partial(self._due_chores, names=list(duties), limit=limit)
         return [self._do(duties[row.name], row) for row in await self.db.run(due)]
 
-    async def _due(self, session: AsyncSession, names: list[str], limit: int) -> Sequence[Chore]:
+    async def _due_chores(self, session: AsyncSession, names: list[str], limit: int) -> Sequence[Chore]:
         ours = Chore.name.in_(names)
         return await leases.claim(session, Chore, ours, owner=self.owner, limit=limit, lease_s=self.lease_s)
 

@@ -1,7 +1,9 @@
 """HTTP at the edges: what every request passes on its way in, and the one kind of client that asks others."""
 
+import ssl
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
 from typing import Any, Final
@@ -172,7 +174,7 @@ def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None =
         timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
         follow_redirects=False,
         trust_env=False,
-        transport=transport or PooledTransport(),
+        transport=transport or PooledTransport(ssl_context=_authorities()),
     )
 
 
@@ -184,9 +186,12 @@ def guarded_transport(
 
     A *policy* says otherwise; *resolver* stands in for the system's look-up of names, in tests.
     """
-    if policy is not None:
-        return AsyncSafeTransport(policy=policy, resolver=resolver, trust_env=False)
-    if allow_private:
-        ports = frozenset(range(1, 65536))
-        return AsyncSafeTransport(policy=Policy(allowed_networks=PRIVATE, allowed_ports=ports), trust_env=False)
-    return AsyncSafeTransport(policy=Policy(), trust_env=False)
+    if policy is None and allow_private:
+        policy = Policy(allowed_networks=PRIVATE, allowed_ports=frozenset(range(1, 65536)))
+    return AsyncSafeTransport(policy=policy or Policy(), resolver=resolver, trust_env=False, verify=_authorities())
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whom we believe who a server is: read once, as reading them takes longer than a request."""
+    return httpx.create_ssl_context(trust_env=False)

@@ -8,13 +8,10 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
-import psycopg
 import pytest
 from fastapi import FastAPI
-from sqlalchemy.engine import make_url
 
 from app.db import Database
 from app.main import create_app
@@ -22,6 +19,12 @@ from app.migrate import upgrade
 from app.postgres import EmbeddedPostgres
 from app.settings import Settings
 from tests import signing
+from tests.databases import Databases, connected, url_of
+from tests.sharing import (  # noqa: F401 - pytest looks for its hooks here
+    pytest_collection_modifyitems,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 from tests.world import World, build
 
 TEMPLATE = f"callsheet_template_{os.getpid()}"
@@ -41,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def admin(server: str, statement: str) -> None:
-    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
+    with connected(server) as connection:
         connection.execute(statement.encode())
 
 
@@ -54,23 +57,20 @@ def template(server: str) -> Iterator[str]:
     admin(server, f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
 
 
-def url_of(server: str, name: str) -> str:
-    """The address of one of its databases."""
-    return make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
-def copied(server: str, original: str) -> Iterator[str]:
-    """The address of a copy of a database, there for one test."""
-    name = f"test_{uuid4().hex}"
-    admin(server, f"CREATE DATABASE {name} TEMPLATE {original} STRATEGY file_copy")
-    yield url_of(server, name)
-    admin(server, f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture(scope="session")
+def databases(server: str, template: str) -> Iterator[Databases]:
+    """Where each test's database comes from."""
+    found = Databases(server, template)
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def database_url(server: str, template: str) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """A database of the test's own: what it commits is really committed."""
-    yield from copied(server, template)
+    url = databases.take()
+    yield url
+    databases.give_back(url)
 
 
 @pytest.fixture

@@ -35,10 +35,8 @@ from app.jobs.tables import Job
 from app.tenants import auth
 from app.tenants.caller import Caller
 from tests import factories as make
-from tests.conftest import admin, copied, url_of
-
-# One process makes the past, and looks at all of it.
-pytestmark = pytest.mark.xdist_group("past")
+from tests.conftest import admin
+from tests.databases import url_of
 
 ENDED = 20_000
 WAITING = 400
@@ -164,18 +162,19 @@ async def fill(url: str) -> UUID:
 
 @pytest.fixture(scope="module")
 def past(server: str, template: str) -> Iterator[tuple[str, UUID]]:
-    """The name of a database with a past, to be copied, and a tenant in it."""
+    """The address of a database with a past, in which nobody commits any more, and a tenant in it."""
     name = f"{template}_with_a_past"
     admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    url = url_of(server, name)
     with ThreadPoolExecutor(1) as aside:
-        yield name, aside.submit(asyncio.run, fill(url_of(server, name))).result()
+        yield url, aside.submit(asyncio.run, fill(url)).result()
     admin(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def database_url(server: str, past: tuple[str, UUID]) -> Iterator[str]:
-    """A copy of that database for one test."""
-    yield from copied(server, past[0])
+def database_url(past: tuple[str, UUID]) -> str:
+    """That database."""
+    return past[0]
 
 
 @pytest.fixture
@@ -199,15 +198,18 @@ def heard(db: Database) -> Iterator[list[tuple[str, Any]]]:
 
 async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], reader: UUID | None = None) -> list[str]:
     """How Postgres does each statement of *work*, under the row-level security of the tenant *reader* if given."""
-    with heard(db) as statements:
-        await db.run(work)
-    async with db.engine.connect() as connection:
+    async with db.engine.connect() as connection, AsyncSession(connection) as session:
+        with heard(db) as statements:
+            await work(session)
+            await session.flush()
         if reader is not None:
             await connection.execute(BECOME_READER, {"tenant": str(reader)})
         found = []
         for statement, parameters in statements:
             rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
             found.append("\n".join(row[0] for row in rows))
+        # Nothing is committed, so that the next one finds the past as it was.
+        await session.rollback()
     return found
 
 

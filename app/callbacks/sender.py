@@ -52,11 +52,11 @@ class Sender:
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The delivery of up to *limit* due callbacks, to be done side by side."""
-        parcels = await self.db.run(partial(self._due, limit=limit))
+        parcels = await self.db.run(partial(self._parcels, limit=limit))
         self._under_way.update(_lane(parcel.delivery) for parcel in parcels)
         return [self._deliver(parcel) for parcel in parcels]
 
-    async def _due(self, session: AsyncSession, limit: int) -> list[Parcel]:
+    async def _parcels(self, session: AsyncSession, limit: int) -> list[Parcel]:
         share = max(1, self.at_once // SHARE)
         full = [lane for lane, busy in self._under_way.items() if busy >= share]
         parcels: list[Parcel] = []

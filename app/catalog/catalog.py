@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -62,10 +63,15 @@ def load(folder: Path | None = None, *, extra: Path | None = None) -> Catalog:
     of every file.
     """
     faults: list[str] = []
-    models: list[Model] = []
-    for place in (folder or PACKAGED, extra):
-        if place is not None:
-            models += read(place, faults)
+    models = read(folder, faults) if folder else list(_packaged())
+    if extra is not None:
+        models += read(extra, faults)
     if faults:
         raise CatalogError(faults)
     return Catalog(models)
+
+
+@cache
+def _packaged() -> tuple[Model, ...]:
+    """Ours: they change with the code only, and a process may ask for them more than once."""
+    return tuple(load(PACKAGED).models)

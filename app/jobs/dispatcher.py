@@ -105,6 +105,8 @@ class Dispatcher:
     async def _reachable(self, intent: Intent, account: Account) -> dict[str, Any] | None:
         """The job's input with files that fal can fetch, written down as such; None if it isn't to be sent now."""
         job, key = intent.job, _key(intent)
+        if not addresses.ids(job.input):
+            return job.input
         facts = {"job_id": str(job.id), "attempt": intent.attempt.number, "fal_account": account.name}
         try:
             async with leases.holding(self.db, job, self.lease_s):
@@ -115,8 +117,6 @@ class Dispatcher:
             wait_s = leases.backoff_s(job.attempts)
             await self._record(partial(lifecycle.refused, key=key, answer=answer, wait_s=wait_s))
             return None
-        if not urls:
-            return job.input
         if not await self.db.insist(partial(lifecycle.about_to_send, key=key, urls=urls), for_s=self.lease_s):
             log.warning("submit_too_late", **facts)
             return None

@@ -319,7 +319,7 @@ async def test_who_lost_the_lease_can_not_note_what_came(db, sender):
 async def test_noting_twice_after_a_lost_answer_of_the_database_notes_once(db, sender):
     caller = await make.make_tenant(db)
     await rows.make_tests(db, await rows.make_endpoint(db, caller, "http://127.0.0.1:1024/"))
-    (parcel,) = await db.run(lambda session: sender._due(session, 1))
+    (parcel,) = await db.run(lambda session: sender._parcels(session, 1))
     attempt_id = new_id()
 
     noted = [

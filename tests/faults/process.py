@@ -9,7 +9,8 @@ closes it kills every child and ends: whoever is killed in the middle of a test 
 A child wraps what the product calls, from outside the product. `POINTS={"take:before_commit": "kill"}` kills
 it with SIGKILL there; "hold" halts the whole process for as long as the pipe of that name in POINTS_DIR is open.
 The points: `<function>:before_commit` (all statements are done), `<function>:after_commit`, and around each
-call to fal `submit|status|result|file:` `before_call`, `sent` (the last byte is out), `answered` (of a file: begun).
+call to fal `submit|status|result|file:`, or to a caller `callback:`, `before_call`, `sent` (the last byte is out),
+`answered` (of a file and a callback: begun).
 """
 
 import json
@@ -73,14 +74,16 @@ def watch_commits() -> None:
 
 
 def name_of(method: str, path: str) -> str | None:
-    """What a call to fal is about, or None if it has no points."""
+    """What a call is about, or None if it has no points."""
     if path.startswith("/queue/"):
         return "submit" if method == "POST" else "status" if path.endswith("/status") else "result"
+    if path == "/callbacks":
+        return "callback"
     return "file" if path.startswith("/files/") else None
 
 
 def watch_calls() -> None:
-    """Make every call to fal's queue, and every download of a file, pass its three points."""
+    """Make every call to fal's queue or to a caller, and every download of a file, pass its three points."""
     from app.transport.connection import Connection  # noqa: PLC0415
     from app.transport.pool import PooledTransport  # noqa: PLC0415
 

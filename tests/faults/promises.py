@@ -63,8 +63,12 @@ class Findings:
         return not any(self.counts.values())
 
 
-def check(url: str, books: Book, accepted: Collection[str]) -> Findings:
-    """What is broken of the promises, given fal's *books* and the ids of the jobs that callers were promised."""
+def check(url: str, books: Book, accepted: Collection[str], *, fal_tells: bool = False) -> Findings:
+    """
+    What is broken of the promises, given fal's *books* and the ids of the jobs that callers were promised.
+
+    Where *fal_tells*, by its history, what became of a lost submit, nothing that it has may stay unknown.
+    """
     with psycopg.connect(url.replace("+psycopg", ""), row_factory=namedtuple_row) as connection:
         # One moment for all three, while processes may still run.
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -77,7 +81,7 @@ def check(url: str, books: Book, accepted: Collection[str]) -> Findings:
     cents = off * 100
     for job in jobs:
         cents += _money(found, job, paid.get(job.id, []))
-        _explained(found, job, paid.get(job.id, []))
+        _explained(found, job, paid.get(job.id, []), fal_tells=fal_tells)
     found.cents_off = float(cents) if cents % 1 else int(cents)
     return found
 
@@ -129,21 +133,26 @@ def _money(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]]) -> Deci
     return Decimal(off * 100)
 
 
-def _explained(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]]) -> None:
+def _explained(found: Findings, job: Any, paid: Sequence[Mapping[str, Any]], *, fal_tells: bool) -> None:
     """
     At rest a job is over and its files are kept, or nobody can know: its submit got no answer, and fal tells nothing.
 
-    That is so if fal never had it, or if none of its webhooks reached us and no more will come.
+    That is so if fal never had it, or, where its history can't be asked, none of its webhooks reached us and no more
+    will come.
     """
     if job.unkept:
         found.unfinished_unexplained += 1
         found.notes.append(f"{job.id} succeeded, and its files are neither safe nor given up")
     if job.finished:
         return
-    silent = all(request["told"] and not any(map(_heard, request["webhooks"])) for request in paid)
+    silent = not paid if fal_tells else all(map(_untold, paid))
     if job.status != "submit_unknown" or not silent or job.held is None or job.resolved:
         found.unfinished_unexplained += 1
         found.notes.append(f"{job.id} is {job.status}; fal: {[request['state'] for request in paid]}")
+
+
+def _untold(request: Mapping[str, Any]) -> bool:
+    return request["told"] and not any(map(_heard, request["webhooks"]))
 
 
 def _heard(webhook: Mapping[str, Any]) -> bool:

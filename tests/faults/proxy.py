@@ -53,9 +53,19 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of this machine."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.listen()
         return self
+
+    async def listen(self) -> None:
+        """Take connections on the same port as before, if there was one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def deaf(self) -> None:
+        """Until told to listen, nobody takes new connections here, and those there are get reset."""
+        assert self._server is not None
+        self._server.close()
+        self.reset()
 
     async def __aexit__(self, *_: object) -> None:
         """Take no more connections, and reset those there are."""

@@ -175,7 +175,7 @@ class Storm:
 
         async def still() -> bool:
             books = await stage.books()
-            self.found = await asyncio.to_thread(check, stage.url, books, stage.accepted)
+            self.found = await asyncio.to_thread(check, stage.url, books, stage.accepted, fal_tells=True)
             # An order that was never answered is nothing that was promised, but it isn't over either.
             self.found.unfinished_unexplained += self.jobs - len(stage.accepted)
             # What nobody can know is explained once an incident tells of it.

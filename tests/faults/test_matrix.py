@@ -5,49 +5,29 @@ After each case what was killed is started again, and once nothing moves any mor
 database and fal's books. A case also names the status it ends in, and how often fal was asked for the video.
 """
 
-import asyncio
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
+from tests.faults.cases import (
+    LOST,
+    PAID,
+    REFUSED_ONCE,
+    UNHEARD,
+    UNKNOWN,
+    Case,
+    also_slow,
+    assert_ends,
+    begin,
+    cases,
+    of,
+)
 from tests.faults.proxy import Faults, Way
-from tests.faults.stage import Child, Stage, until
+from tests.faults.stage import until
 
 # Real processes, killed and started again: on a busy machine that takes a while.
 pytestmark = pytest.mark.timeout(240)
-
-LOST: Final = "[[sim: lost_answer]]"
-UNHEARD: Final = "[[sim: webhook=never]]"
-REFUSED_ONCE: Final = "[[sim: refuse=429, times=1]]"
-PAID: Final = ("succeeded", 1)
-UNKNOWN: Final = ("submit_unknown", 0)
-"""Nobody can know whether fal has it, so it is not sent again; in truth fal hasn't."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A point on a job's way, in which process, and what becomes of the job."""
-
-    process: str
-    point: str
-    prompt: str = ""
-    ends: tuple[str, int] = PAID
-    quick: bool = False
-
-    def __str__(self) -> str:
-        return self.point
-
-
-def cases(*found: Case) -> list[Any]:
-    """Parameters; those that aren't quick run with `make chaos` only."""
-    return [pytest.param(case, id=str(case), marks=() if case.quick else pytest.mark.slow) for case in found]
-
-
-def also_slow(*values: Any, quick: tuple[Any, ...] = ()) -> list[Any]:
-    return [pytest.param(value, marks=() if value in quick else pytest.mark.slow) for value in values]
-
 
 KILLS = cases(
     Case("api", "accept:before_commit"),
@@ -82,7 +62,6 @@ KILLS = cases(
     Case("worker", "file:answered", quick=True),
     Case("worker", "_note_safe:before_commit"),
     Case("worker", "_note_safe:after_commit"),
-    # The step "deliver", a callback to the caller: its claim, its call and its note go here, and into `commits`.
 )
 
 
@@ -105,31 +84,6 @@ def commits(*quick: str) -> list[Any]:
             for step, prompt in found.items()
         )
     )
-
-
-async def begin(stage: Stage, case: Case, points: dict[str, str]) -> "asyncio.Task[str | None]":
-    """Start both processes, the one of *case* with *points*, and order a video for as long as it takes."""
-    api, worker = ((points, {}), ({}, points))[case.process == "worker"]
-    stage.worker.start(worker)
-    await stage.open_api(api)
-    return asyncio.create_task(stage.order("order-1", case.prompt))
-
-
-def of(stage: Stage, case: Case) -> Child:
-    return stage.api if case.process == "api" else stage.worker
-
-
-async def assert_ends(stage: Stage, ordered: "asyncio.Task[str | None]", ends: tuple[str, int]) -> None:
-    """At rest every promise is kept, and the job has come to its end."""
-    async with asyncio.timeout(60):
-        job_id = await ordered
-    await stage.rest()
-    assert job_id is not None
-    assert (await stage.see(job_id))[0] == ends[0], stage.worker.log.read_text()[-3000:]
-    assert len(await stage.books()) == ends[1]
-    copies = await stage.copies()
-    assert {path: path.stat().st_size for path in copies} == copies
-    assert len(copies) == (ends[0] == "succeeded")
 
 
 @pytest.mark.parametrize("case", KILLS)
@@ -251,6 +205,15 @@ async def test_the_way_to_a_file_fails_and_it_is_kept_whole(stage, what):
     await assert_ends(stage, ordered, PAID)
 
 
+async def noted(stage):
+    """Wait until what became of a submit was written down."""
+
+    async def answered() -> bool:
+        return bool(await stage.rows("SELECT FROM attempts WHERE answered_at IS NOT NULL"))
+
+    await until(answered)
+
+
 NETWORK: Final = {
     "the answer is cut off": (Faults(cut_after={Way.DOWN: 0}), PAID),
     "the answer is cut off in the middle": (Faults(cut_after={Way.DOWN: 60}), PAID),
@@ -259,7 +222,6 @@ NETWORK: Final = {
     "the order is cut off in the middle": (Faults(cut_after={Way.UP: 60}), UNKNOWN),
     "the order is still on its way": (Faults(delay_s=5), UNKNOWN),
     "the order never arrives": (Faults(swallow=frozenset({Way.UP})), UNKNOWN),
-    "the connection is reset": (Faults(refuse=True), UNKNOWN),
 }
 
 
@@ -272,22 +234,49 @@ async def test_the_way_to_fal_fails_during_a_submit(stage, what):
 
     stage.to_fal.faults = faults
     go_on()
-
-    async def answered() -> bool:
-        return bool(await stage.rows("SELECT FROM attempts WHERE answered_at IS NOT NULL"))
-
-    await until(answered)
+    await noted(stage)
     stage.to_fal.faults = Faults()
     stage.to_fal.reset()
 
     await assert_ends(stage, ordered, ends)
 
 
+@pytest.mark.slow
+async def test_the_connection_is_reset_with_the_order_on_its_way(stage):
+    case = Case("worker", "submit:sent")
+    stage.to_fal.faults = Faults(swallow=frozenset({Way.UP}))
+    ordered = await begin(stage, case, stage.points({case.point: "hold"}))
+    go_on = await stage.at_point(stage.worker, case.point)
+
+    stage.to_fal.reset()
+    go_on()
+    await noted(stage)
+    stage.to_fal.faults = Faults()
+
+    await assert_ends(stage, ordered, UNKNOWN)
+
+
+@pytest.mark.slow
+async def test_no_connection_comes_to_be_so_nothing_was_sent_and_it_is_sent_later(stage):
+    case = Case("worker", "submit:before_call")
+    ordered = await begin(stage, case, stage.points({case.point: "hold"}))
+    go_on = await stage.at_point(stage.worker, case.point)
+
+    await stage.to_fal.deaf()
+    go_on()
+    await noted(stage)
+    assert not await stage.books()
+    await stage.to_fal.listen()
+
+    await assert_ends(stage, ordered, PAID)
+
+
+# A webhook that never comes is made up for by fal's history, which lists what fal has begun.
 ANSWERS: Final = {
     "slow_answer_s=1.5": PAID,
-    "slow_answer_s=1.5, webhook=never": ("submit_unknown", 1),
+    "slow_answer_s=1.5, webhook=never": PAID,
     "lost_answer": PAID,
-    "lost_answer, webhook=never": ("submit_unknown", 1),
+    "lost_answer, webhook=never": PAID,
     "answer=502": PAID,
     "lost_request": UNKNOWN,
     "refuse=503": UNKNOWN,

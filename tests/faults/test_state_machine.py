@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.jobs import decisions
@@ -31,7 +30,7 @@ from app.jobs.decisions import Unresolvable
 from app.verify.books import SimulatorBooks
 from app.verify.verifier import verify
 from tests import factories as make
-from tests.conftest import admin
+from tests.databases import Databases
 from tests.faults.frail import Died, Fault, Frail, Moment
 from tests.faults.model import ENDINGS, Model, Seen, name_of
 from tests.faults.promises import check
@@ -72,16 +71,15 @@ FAULTS: Final = st.builds(Fault, number=st.integers(1, 5), moment=st.sampled_fro
 
 
 class Machine(RuleBasedStateMachine):
-    """Everything that may happen, in any order. It has a database of its own, made from *template*."""
+    """Everything that may happen, in any order, in a database of its own."""
 
-    def __init__(self, server: str, template: str, folder: Path) -> None:
+    def __init__(self, databases: Databases, folder: Path) -> None:
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
-        self.server, self.name = server, f"machine_{uuid4().hex}"
-        admin(server, f"CREATE DATABASE {self.name} TEMPLATE {template} STRATEGY file_copy")
-        self.url = make_url(server).set(database=self.name).render_as_string(hide_password=False)
-        self.world: World = self.do(build(self.stack, self.url, folder / self.name))
+        self.databases = databases
+        self.url = databases.take()
+        self.world: World = self.do(build(self.stack, self.url, folder / uuid4().hex))
         self.model = Model(PRICE)
         self.numbers = 0
 
@@ -186,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.do(self.stack.aclose())
             self.runner.close()
-            admin(self.server, f"DROP DATABASE {self.name} WITH (FORCE)")
+            self.databases.give_back(self.url)
 
     def _next(self, *, keyed: bool) -> str:
         self.numbers += 1
@@ -279,13 +277,13 @@ async def _run_until_death(source: Any) -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("examples", "steps"), [(5, 15), pytest.param(30, 30, marks=pytest.mark.slow)])
-def test_any_order_of_events_keeps_the_promises(server, template, tmp_path, examples, steps):
+def test_any_order_of_events_keeps_the_promises(databases, tmp_path, examples, steps):
     given = os.environ.get("SEED", "")
     number = int(given) if given else random.randrange(1_000_000)
 
     class Here(Machine):
         def __init__(self) -> None:
-            super().__init__(server, template, tmp_path)
+            super().__init__(databases, tmp_path)
 
     try:
         run_state_machine_as_test(
