@@ -20,10 +20,12 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from tests.files import samples
 
 CALLSHEET = [sys.executable, "-m", "app.cli"]
 ROOT = Path(__file__).parents[2]
 O3 = "fal-ai/kling-video/o3/4k/text-to-video"
+IMAGE = "fal-ai/kling-video/o3/4k/image-to-video"
 V1 = "fal-ai/kling-video/v1/pro/text-to-video"
 MECHA = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
 TOKYO = "A stylish woman walks down a Tokyo street filled with warm glowing neon and animated city signage"
@@ -253,6 +255,18 @@ def test_every_promise_holds_on_both_sides(up):
     assert report["checked"]["cents_off"] == "0.00"
     assert (read.returncode, asked.json()["ok"]) == (0, True)
     assert "Every promise holds." in read.stdout
+
+
+def test_a_file_named_in_an_order_is_handed_in(up):
+    (up.folder / "first.png").write_bytes(samples.PNG)
+
+    done = up.submit(IMAGE, "-i", "prompt=x", "-i", "image_url=@first.png", "--json")
+
+    job = json.loads(done.stdout)
+    path = f"/v1/files/{job['input']['image_url'].removeprefix('callsheet://files/')}"
+    headers = {"Authorization": f"Bearer {up.running['api_key']}"}
+    file = httpx.get(up.running["url"] + path, headers=headers).json()
+    assert (file["name"], file["size"]) == ("first.png", len(samples.PNG))
 
 
 def test_a_revoked_key_works_no_more(up):
