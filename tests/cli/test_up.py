@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,13 +66,22 @@ class Up:
             self.process = subprocess.Popen(
                 [*CALLSHEET, "up"], cwd=folder, env=environment(**self.ports, **given), stdout=log, stderr=log
             )
-        told = folder / ".callsheet" / "up.json"
+        try:
+            self.running = self._told()
+        except BaseException:
+            # Whoever waits no longer leaves nobody behind.
+            self.stop()
+            raise
+
+    def _told(self) -> dict[str, Any]:
+        told = self.folder / ".callsheet" / "up.json"
         until = time.monotonic() + 30
         while not told.exists() or json.loads(told.read_text())["pid"] != self.process.pid:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < until, self.log
             time.sleep(0.02)
-        self.running: dict[str, Any] = json.loads(told.read_text())
+        found: dict[str, Any] = json.loads(told.read_text())
+        return found
 
     @property
     def log(self) -> str:
@@ -267,6 +277,19 @@ def test_a_file_named_in_an_order_is_handed_in(up):
     headers = {"Authorization": f"Bearer {up.running['api_key']}"}
     file = httpx.get(up.running["url"] + path, headers=headers).json()
     assert (file["name"], file["size"]) == ("first.png", len(samples.PNG))
+
+
+def test_the_readmes_python_runs_as_it_stands(up):
+    (code,) = re.findall(r"^```python\n(.+?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=up.folder, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "2.10 USD at most"
+    assert done.stdout.splitlines()[-1] == "succeeded None charged 2.10 USD"
+    assert seconds_of(up.folder / "mecha.mp4")[0] == "h264"
 
 
 def test_a_revoked_key_works_no_more(up):
