@@ -20,7 +20,17 @@ from rich.table import Table
 from app.cli.running import Running
 from app.cli.tables import show_table
 from app.cli.trouble import Exit, Trouble
-from app.client import CallsheetError, Client, Event, Job, OrderOptions, Refused, Unavailable, Unreachable
+from app.client import (
+    CallsheetError,
+    Client,
+    Event,
+    Job,
+    OrderOptions,
+    Refused,
+    TooManyRequests,
+    Unavailable,
+    Unreachable,
+)
 from app.client.saving import target
 from app.settings import Settings
 
@@ -76,7 +86,7 @@ def submit(
     if idempotency_key is not None:
         options["idempotency_key"] = idempotency_key
     with _callsheet(data, retries=RETRIES * 2) as client:
-        job = client.create(model, _with_files(client, value), **options)
+        job = client.create(model, _with_files(client, value, quiet=as_json), **options)
         if not as_json:
             Console(stderr=True, highlight=False).print(f"accepted {job.id}", markup=False)
         if watch or output:
@@ -190,9 +200,16 @@ def _file(name: str, value: str) -> Path:
     raise Trouble(f"-i: there is no file {path} to hand in; if {value} is meant as text, write {name}:='{as_text}'")
 
 
-def _with_files(client: Client, value: dict[str, Any]) -> dict[str, Any]:
+def _with_files(client: Client, value: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """*value*, with each Path in it handed in, and its address instead."""
-    return {name: client.upload(each).url if isinstance(each, Path) else each for name, each in value.items()}
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+    given = dict(value)
+    for name, path in value.items():
+        if isinstance(path, Path):
+            given[name] = client.upload(path).url
+            # Who sends the order again says the address: another upload would make it another order.
+            console.print(f"uploaded {path} as {given[name]}", markup=False)
+    return given
 
 
 def _follow(client: Client, job: Job, *, quiet: bool) -> Job:
@@ -212,11 +229,15 @@ def _follow(client: Client, job: Job, *, quiet: bool) -> Job:
             try:
                 for event in client.events(job.id, after=last):
                     seen, last, away = event, event.id or last, ""
-                job = client.get(job.id)
+            except (Unreachable, Unavailable, TooManyRequests):
+                # All its streams may be taken; then it is asked now and then.
+                time.sleep(POLL_S)
+            try:
+                seen = job = client.get(job.id)
+                away = ""
             except (Unreachable, Unavailable):
                 # A service that restarts keeps the job; so it pays to keep asking.
                 away = " · Callsheet can't be reached just now"
-                time.sleep(POLL_S)
     return job
 
 

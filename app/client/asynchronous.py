@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeVar, Unpack
@@ -77,7 +78,7 @@ class AsyncClient:
         """Ask for a job's end; as `Client.cancel`."""
         return await self._run(self._calls.cancel(job_id))
 
-    async def retry(self, job_id: str, *, max_cost: str | None = None) -> Job:
+    async def retry(self, job_id: str, *, max_cost: Decimal | str | None = None) -> Job:
         """A new job for one that ended without a video; as `Client.retry`."""
         return await self._run(self._calls.retry(job_id, max_cost))
 
@@ -109,7 +110,7 @@ class AsyncClient:
         return await self._run(self._calls.run(model, input, options, timeout_s))
 
     async def events(self, job_id: str | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
-        """What happens to a job, or to all; as `Client.events`."""
+        """What happens to a job, or to all; as `Client.events`. Close it (`aclose`) if you leave it before its end."""
         following = Following(job_id, after, self._retries)
         while not following.is_over():
             try:

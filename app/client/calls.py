@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote as quoted
@@ -12,7 +13,7 @@ from uuid import uuid4
 from app.client import results
 from app.client.errors import CallsheetError, Conflict, JobNotSucceeded, StillRunning
 from app.client.exchange import Ask, Flow, Patience, Pause, answered, stranger, told
-from app.client.orders import OrderOptions, Wanted, body_of, query_of
+from app.client.orders import OrderOptions, Wanted, amount_of, body_of, query_of
 from app.client.results import Balance, File, Job, Quote, read
 
 LONG_POLL_S: Final = 30
@@ -54,9 +55,9 @@ class Calls:
         """A job of which it is noted that it should end."""
         return (yield from self._job(Ask("POST", f"{_path(job_id)}/cancel")))
 
-    def retry(self, job_id: str, max_cost: str | None) -> Flow[Job]:
+    def retry(self, job_id: str, max_cost: Decimal | str | None) -> Flow[Job]:
         """The job that tries another again; a job is retried once, so this may be heard twice."""
-        params = {} if max_cost is None else {"max_cost": max_cost}
+        params = {} if max_cost is None else {"max_cost": amount_of(max_cost)}
         return (yield from self._job(Ask("POST", f"{_path(job_id)}/retry", params=params)))
 
     def quote(self, model: str, value: Mapping[str, Any]) -> Flow[Quote]:

@@ -46,8 +46,13 @@ def body_of(model: str, value: Mapping[str, Any], options: OrderOptions) -> dict
     if "run_after" in options:
         body["run_after"] = options["run_after"].isoformat()
     if "max_cost" in options:
-        body["max_cost"] = format(Decimal(options["max_cost"]), "f")
+        body["max_cost"] = amount_of(options["max_cost"])
     return body
+
+
+def amount_of(money: Decimal | str) -> str:
+    """*money* as Callsheet takes it: never in powers of ten."""
+    return format(Decimal(money), "f")
 
 
 def query_of(wanted: Wanted) -> dict[str, Any]:

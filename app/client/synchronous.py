@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, Unpack
@@ -85,7 +86,7 @@ class Client:
         """Ask for a job's end. It is free if fal never had it; else it ends as fal says, perhaps charged."""
         return self._run(self._calls.cancel(job_id))
 
-    def retry(self, job_id: str, *, max_cost: str | None = None) -> Job:
+    def retry(self, job_id: str, *, max_cost: Decimal | str | None = None) -> Job:
         """A new job for one that ended without a video, or the one that it has already."""
         return self._run(self._calls.retry(job_id, max_cost))
 

@@ -160,7 +160,7 @@ async def test_a_failed_job_is_told_and_tried_again_once(stage):
     failed = caught.value.job
     stage.proxy.faults.cut_after = {Way.DOWN: 1}
 
-    again = await stage.ask("retry", failed.id)
+    again = await stage.ask("retry", failed.id, max_cost=Decimal("1E+1"))
 
     assert failed.error is not None
     assert (failed.status, failed.error.code) == ("failed", "content_policy_violation")

@@ -63,7 +63,7 @@ class Both:
 
     def of_webhook(self, at: str, old: Json, new: Json) -> Iterator[str]:
         """What callers are sent: to them, its body is an answer, and so are its headers."""
-        for name in _parameters(old).keys() - _parameters(new).keys():
+        for name in sorted(_parameters(old).keys() - _parameters(new).keys()):
             yield f"{at}: no longer has the {name}"
         yield from self._of_answer(at, old.get("requestBody", NOTHING), new.get("requestBody", NOTHING))
 
