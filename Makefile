@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench check fmt lock migration verify-scale pictures clean setup setup-dev setup-bench
+.PHONY: help run test chaos bench check fmt lock migration openapi verify-scale pictures clean setup setup-dev setup-bench
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -62,6 +62,9 @@ migration: setup-dev ## Write the migration that the tables ask for; takes MESSA
 	@test -n '$(MESSAGE)' || { echo "Say what it does: make migration MESSAGE='resolve each hold once'" >&2; exit 1; }
 	@$(BIN)/python -c "$$WRITE_MIGRATION" '$(MESSAGE)'
 	@$(BIN)/ruff format --quiet migrations
+
+openapi: setup-dev ## Renew docs/openapi.json after a change of the API; takes BREAKING=yes where callers will break
+	@BREAKING='$(BREAKING)' $(BIN)/python -m tests.openapi.document
 
 verify-scale: setup-dev ## Prove the promises on a million jobs and say how long it took; takes JOBS=1000000
 	@$(BIN)/python -m tests.verify.scale $(or $(JOBS),1000000)

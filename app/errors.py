@@ -21,6 +21,8 @@ from starlette.exceptions import HTTPException
 log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+# Pythons differ in what they call these; the document of the API must not.
+RENAMED: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 
 
@@ -164,7 +166,7 @@ def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
         answer = answers.setdefault(
             error.status,
             {
-                "description": HTTPStatus(error.status).phrase,
+                "description": RENAMED.get(error.status) or HTTPStatus(error.status).phrase,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
             },
         )

@@ -44,7 +44,8 @@ A self-hosted gateway for generative-video jobs: send an order, get a job, and l
 token of `POST /v1/tokens` instead: short-lived, for one end user, with a bound on what it may spend.
 
 Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
-stable `code`, and name every fault at once.
+stable `code`, and name every fault at once. Answers may come to have more fields, and more words where they have some:
+pass over those that you don't know.
 """
 OPEN: Final = (media.router, files.served, receiver.router)
 ASKING_WHO_CALLS: Final = (

@@ -20,7 +20,7 @@ from app.callbacks.schemas import (
     EndpointView,
     EndpointWithSecret,
     NewEndpoint,
-    Rotation,
+    SecretRotation,
     SecretView,
 )
 from app.callbacks.tables import Endpoint
@@ -165,7 +165,7 @@ async def delete(request: Request, caller: JobsWriter, endpoint_id: EndpointId) 
     responses=problems(Unauthorized, Forbidden, NotFound, BodyTooLarge, InvalidRequest, Unavailable),
 )
 async def rotate(
-    request: Request, caller: JobsWriter, endpoint_id: EndpointId, rotation: Rotation
+    request: Request, caller: JobsWriter, endpoint_id: EndpointId, rotation: SecretRotation
 ) -> EndpointWithSecret:
     """A new secret, shown this once. Until the overlap ends everything is signed with both, so nothing need stop."""
 
@@ -227,7 +227,7 @@ async def secret(request: Request, caller: JobsWriter) -> SecretView:
     summary="Replace the secret of jobs' callbacks",
     responses=problems(Unauthorized, Forbidden, BodyTooLarge, InvalidRequest, Unavailable),
 )
-async def rotate_secret(request: Request, caller: JobsWriter, rotation: Rotation) -> SecretView:
+async def rotate_secret(request: Request, caller: JobsWriter, rotation: SecretRotation) -> SecretView:
     """A new one. Until the overlap ends everything is signed with both, so nothing need stop."""
 
     async def replace(session: AsyncSession) -> Endpoint:
@@ -252,7 +252,7 @@ async def _found(session: AsyncSession, caller: Caller, endpoint_id: UUID, *, lo
     return row
 
 
-async def _rotated(session: AsyncSession, caller: Caller, row: Endpoint, rotation: Rotation) -> Endpoint:
+async def _rotated(session: AsyncSession, caller: Caller, row: Endpoint, rotation: SecretRotation) -> Endpoint:
     overlaps = rotation.overlap_s > 0
     row.old_secret = row.secret if overlaps else None
     row.old_secret_until = clock.now() + timedelta(seconds=rotation.overlap_s) if overlaps else None

@@ -74,7 +74,7 @@ class EndpointChange(BaseModel):
     )
 
 
-class Rotation(BaseModel):
+class SecretRotation(BaseModel):
     """How to replace a secret."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap_s": 86400}]})

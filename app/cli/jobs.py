@@ -2,13 +2,16 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -17,13 +20,25 @@ from rich.table import Table
 from app.cli.running import Running
 from app.cli.tables import show_table
 from app.cli.trouble import Exit, Trouble
+from app.client import (
+    CallsheetError,
+    Client,
+    Event,
+    Job,
+    OrderOptions,
+    Refused,
+    TooManyRequests,
+    Unavailable,
+    Unreachable,
+)
+from app.client.saving import target
 from app.settings import Settings
 
 POLL_S: Final = 0.5
-SENDS: Final = 5
+RETRIES: Final = 2
+"""For commands that people type again."""
 SAFE_S: Final = 10.0
 """How long our own copy of a finished video is waited for before fal's is taken."""
-ENDED: Final = ("succeeded", "failed", "canceled", "expired")
 Data = Annotated[Path | None, Parameter(help="Data folder of the running `callsheet up`, instead of DATA.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print the job as JSON, and nothing else.")]
 
@@ -49,7 +64,8 @@ def submit(
     model
         Id of the model, from `callsheet models`.
     input_
-        One field of the model's input: name=text, or name:=json for anything else. Give it several times.
+        One field of the model's input: name=text, name=@path for a file, or name:=json for anything else. Give it
+        several times.
     input_file
         JSON file with the model's input; fields given with -i win.
     watch
@@ -63,21 +79,24 @@ def submit(
     """
     if output is not None and not output.parent.is_dir():
         raise Trouble(f"--output: there is no folder {output.parent}")
-    body: dict[str, Any] = {"model": model, "input": _input(input_, input_file)}
+    value = _input(input_, input_file)
+    options: OrderOptions = {}
     if max_cost is not None:
-        body["max_cost"] = max_cost
-    with _client(data) as client:
-        job = _send(client, body, idempotency_key or str(uuid4()))
+        options["max_cost"] = max_cost
+    if idempotency_key is not None:
+        options["idempotency_key"] = idempotency_key
+    with _callsheet(data, retries=RETRIES * 2) as client:
+        job = client.create(model, _with_files(client, value, quiet=as_json), **options)
         if not as_json:
-            Console(stderr=True, highlight=False).print(f"accepted {job['id']}", markup=False)
+            Console(stderr=True, highlight=False).print(f"accepted {job.id}", markup=False)
         if watch or output:
             job = _follow(client, job, quiet=as_json)
-        if output and job["status"] == "succeeded":
+        if output and job.succeeded:
             _save(client, job, output)
             # By now it is safe, and its real length known.
-            job = _ask(client, "GET", f"/v1/jobs/{quote(job['id'])}")
+            job = client.get(job.id)
     _tell(job, output, as_json=as_json)
-    return Exit.JOB_NOT_SUCCEEDED if job["status"] in ENDED and job["status"] != "succeeded" else Exit.DONE
+    return Exit.JOB_NOT_SUCCEEDED if job.ended and not job.succeeded else Exit.DONE
 
 
 def show(job_id: UUID, /, *, as_json: AsJson = False, data: Data = None) -> None:
@@ -89,14 +108,14 @@ def show(job_id: UUID, /, *, as_json: AsJson = False, data: Data = None) -> None
     job_id
         The job's id.
     """
-    with _client(data) as client:
-        _tell(_ask(client, "GET", f"/v1/jobs/{job_id}"), None, as_json=as_json)
+    with _callsheet(data) as client:
+        _tell(client.get(str(job_id)), None, as_json=as_json)
 
 
 def index(
     *,
     status: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    limit: int = 20,
+    limit: Annotated[int, Parameter(validator=Number(gte=1))] = 20,
     as_json: AsJson = False,
     data: Data = None,
 ) -> None:
@@ -110,15 +129,15 @@ def index(
     limit
         How many.
     """
-    with _client(data) as client:
-        found = _ask(client, "GET", "/v1/jobs", params={"status": list(status), "limit": limit})
+    with _callsheet(data) as client:
+        found = list(islice(client.list(status=status), limit))
     if as_json:
-        print(json.dumps(found["data"], indent=2, ensure_ascii=False))
+        print(json.dumps([job.raw for job in found], indent=2, ensure_ascii=False))
         return
     table = Table("id", "status", "model", "USD", "created", box=box.SIMPLE_HEAD)
-    for job in found["data"]:
-        cost = job["cost"]
-        table.add_row(job["id"], job["status"], job["model"], cost["charged"] or cost["held"], job["created_at"][:19])
+    for job in found:
+        cost = job.cost.held if job.cost.charged is None else job.cost.charged
+        table.add_row(job.id, job.status, job.model, str(cost), job.raw["created_at"][:19])
     show_table(table)
 
 
@@ -131,19 +150,23 @@ def cancel(job_id: UUID, /, *, as_json: AsJson = False, data: Data = None) -> No
     job_id
         The job's id.
     """
-    with _client(data) as client:
-        job = _ask(client, "POST", f"/v1/jobs/{job_id}/cancel")
+    with _callsheet(data) as client:
+        job = client.cancel(str(job_id))
     _tell(job, None, as_json=as_json)
 
 
-def _client(data: Path | None) -> httpx.Client:
+@contextmanager
+def _callsheet(data: Path | None, retries: int = RETRIES) -> Iterator[Client]:
     running = Running.find(data or Settings.read().data)
-    return httpx.Client(
-        base_url=running.url,
-        headers={"Authorization": f"Bearer {running.api_key}"},
-        timeout=30,
-        trust_env=False,
-    )
+    with Client(running.url, running.api_key, retries=retries, http=httpx.Client(trust_env=False)) as client:
+        try:
+            yield client
+        except CallsheetError as error:
+            away = isinstance(error, Unreachable | Unavailable)
+            text = f"{running.url} can't be reached: {error}" if isinstance(error, Unreachable) else str(error)
+            if away and error.idempotency_key:
+                text += f"\nTo try again without ordering twice, add --idempotency-key {error.idempotency_key}"
+            raise Trouble(text, Exit.UNREACHABLE if away else Exit.REFUSED) from None
 
 
 def _input(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
@@ -165,127 +188,97 @@ def _input(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
             except ValueError:
                 raise Trouble(f"-i: {name}= must be followed by JSON") from None
         else:
-            found[name] = value
+            found[name] = _file(name, value) if value.startswith("@") else value
     return found
 
 
-def _send(client: httpx.Client, body: dict[str, Any], key: str) -> Any:
-    """Order, and order again if the answer got lost: the key makes that one job."""
-    for attempt in range(SENDS):
-        try:
-            return _ask(client, "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key})
-        except Trouble as trouble:
-            if trouble.code is not Exit.UNREACHABLE:
-                raise
-            if attempt == SENDS - 1:
-                again = f"To try again without ordering twice, add --idempotency-key {key}"
-                raise Trouble(f"{trouble}\n{again}", Exit.UNREACHABLE) from None
-            time.sleep(0.2 * 2**attempt)
-    raise AssertionError("unreachable")
+def _file(name: str, value: str) -> Path:
+    path = Path(value[1:]).expanduser()
+    if path.is_file():
+        return path
+    as_text = json.dumps(value, ensure_ascii=False)
+    raise Trouble(f"-i: there is no file {path} to hand in; if {value} is meant as text, write {name}:='{as_text}'")
 
 
-def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
-    try:
-        answer = client.request(method, path, **options)
-    except httpx.HTTPError as error:
-        raise Trouble(f"{client.base_url} can't be reached ({type(error).__name__}).", Exit.UNREACHABLE) from None
-    if answer.is_success:
-        return answer.json()
-    raise Trouble(_refusal(answer), Exit.UNREACHABLE if answer.status_code >= 500 else Exit.REFUSED)
+def _with_files(client: Client, value: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """*value*, with each Path in it handed in, and its address instead."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+    given = dict(value)
+    for name, path in value.items():
+        if isinstance(path, Path):
+            given[name] = client.upload(path).url
+            # Who sends the order again says the address: another upload would make it another order.
+            console.print(f"uploaded {path} as {given[name]}", markup=False)
+    return given
 
 
-def _refusal(answer: httpx.Response) -> str:
-    try:
-        told = answer.json()
-    except ValueError:
-        return f"The service answers {answer.status_code}."
-    lines = [" ".join(filter(None, [told.get("title"), told.get("detail")]))]
-    lines += [f"  {fault['pointer']}: {fault['detail']}" for fault in told.get("errors", [])]
-    return "\n".join(lines)
-
-
-def _follow(client: httpx.Client, job: Any, *, quiet: bool) -> Any:
+def _follow(client: Client, job: Job, *, quiet: bool) -> Job:
     console = Console(stderr=True, quiet=quiet)
     since = time.monotonic()
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-        away = ""
-        while job["status"] not in ENDED:
-            live.update(_line(job, time.monotonic() - since) + away)
-            time.sleep(POLL_S)
+    seen: Event | Job = job
+    last: str | None = None
+    away = ""
+
+    def line() -> str:
+        place = seen.waiting.queue_position if seen.waiting else None
+        where = f", {place} ahead in fal's queue" if place is not None else ""
+        return f"{seen.status}{where} · {time.monotonic() - since:.0f} s · {job.cost.held} USD held{away}"
+
+    with Live(get_renderable=line, console=console, refresh_per_second=8, transient=True):
+        while not job.ended:
             try:
-                job, away = _ask(client, "GET", f"/v1/jobs/{quote(job['id'])}"), ""
-            except Trouble as trouble:
-                away = " · Callsheet can't be reached just now"
+                for event in client.events(job.id, after=last):
+                    seen, last, away = event, event.id or last, ""
+            except (Unreachable, Unavailable, TooManyRequests):
+                # All its streams may be taken; then it is asked now and then.
+                time.sleep(POLL_S)
+            try:
+                seen = job = client.get(job.id)
+                away = ""
+            except (Unreachable, Unavailable):
                 # A service that restarts keeps the job; so it pays to keep asking.
-                if trouble.code is not Exit.UNREACHABLE:
-                    raise
+                away = " · Callsheet can't be reached just now"
     return job
 
 
-def _line(job: Any, elapsed_s: float) -> str:
-    waiting = job["waiting"] or {}
-    place = waiting.get("queue_position")
-    where = f", {place} ahead in fal's queue" if place is not None else ""
-    return f"{job['status']}{where} · {elapsed_s:.0f} s · {job['cost']['held']} USD held"
+def _save(client: Client, job: Job, path: Path) -> None:
+    """Save the job's video: our own copy, or fal's if there is none in time."""
+    try:
+        client.download(job.id, path, timeout_s=SAFE_S)
+    except (Refused, Unreachable) as error:
+        if job.video_url is None:
+            raise Trouble(f"There is no video to save: {error} See the output with --json.") from None
+        _save_theirs(job.video_url, path)
+    except OSError as error:
+        raise Trouble(f"--output: {path} can't be written: {error.strerror}") from None
 
 
-def _save(client: httpx.Client, job: Any, path: Path) -> None:
-    """Save the job's video: our own copy, or fal's if there is none."""
-    theirs = (job["output"].get("video") or {}).get("url")
-    urls = [url for url in (_kept(client, job), theirs) if url is not None]
-    if not urls:
-        raise Trouble("The output names no video to save; see it with --json.")
-    beside = path.with_name(path.name + ".part")
-    for url in urls:
-        try:
-            # It may be another host's file: our key stays at home.
-            with httpx.stream("GET", url, timeout=60, follow_redirects=True) as answer, beside.open("wb") as file:
-                answer.raise_for_status()
-                for part in answer.iter_bytes():
-                    file.write(part)
-        except (httpx.HTTPError, OSError) as error:
-            beside.unlink(missing_ok=True)
-            if url == urls[-1]:
-                text = f"The video is at {theirs or url}, but could not be saved: {error}"
-                raise Trouble(text, Exit.UNREACHABLE) from None
-        else:
-            beside.replace(path)
-            return
+def _save_theirs(url: str, path: Path) -> None:
+    try:
+        with target(path) as file, httpx.stream("GET", url, timeout=60, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                file.write(part)
+    except (httpx.HTTPError, OSError) as error:
+        raise Trouble(f"The video is at {url}, but could not be saved: {error}", Exit.UNREACHABLE) from None
 
 
-def _kept(client: httpx.Client, job: Any) -> str | None:
-    """The address of our own copy, once it is safe; None if it takes long, or there is none."""
-    until = time.monotonic() + SAFE_S
-    while time.monotonic() < until:
-        try:
-            answer = client.get(f"/v1/jobs/{quote(job['id'])}/output")
-        except httpx.HTTPError:
-            return None
-        if answer.status_code == 307:
-            return str(client.base_url.join(answer.headers["location"]))
-        if answer.status_code != 409:
-            return None
-        time.sleep(POLL_S)
-    return None
-
-
-def _tell(job: Any, saved: Path | None, *, as_json: bool) -> None:
+def _tell(job: Job, saved: Path | None, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job, indent=2, ensure_ascii=False))
+        print(json.dumps(job.raw, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False, soft_wrap=True)
-    cost = job["cost"]
-    console.print(f"{job['id']}  {job['status']}", style="bold", markup=False)
-    if job["output"]:
-        url = (job["output"].get("video") or {}).get("url")
-        console.print(f"  video    {url or json.dumps(job['output'])}", markup=False)
-    if saved and job["status"] == "succeeded":
+    cost = job.cost
+    console.print(f"{job.id}  {job.status}", style="bold", markup=False)
+    if job.output:
+        console.print(f"  video    {job.video_url or json.dumps(job.output)}", markup=False)
+    if saved and job.succeeded:
         console.print(f"  saved    {saved} ({saved.stat().st_size:,} bytes)", markup=False)
-    if job["error"]:
-        console.print(f"  reason   {job['error']['title']} {job['error']['detail'] or ''}", markup=False)
-    if job["cancel_requested_at"] and job["status"] not in ENDED:
+    if job.error:
+        console.print(f"  reason   {job.error.title} {job.error.detail or ''}", markup=False)
+    if job.cancel_requested_at and not job.ended:
         console.print("  cancel   requested; fal may still finish it, and it is charged then", markup=False)
-    if cost["charged"] is not None:
-        console.print(f"  charged  {cost['charged']} USD for {cost['seconds']} s", markup=False)
+    if cost.charged is not None:
+        console.print(f"  charged  {cost.charged} USD for {cost.seconds} s", markup=False)
     else:
-        console.print(f"  held     {cost['held']} USD for {cost['seconds']} s", markup=False)
+        console.print(f"  held     {cost.held} USD for {cost.seconds} s", markup=False)

@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from app.docs.examples import keep_whole
+
 STATIC: Final = Path(__file__).parent / "static"
 PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -36,6 +38,7 @@ POLICY: Final = (
 
 def install(app: FastAPI) -> None:
     """Serve the reference of *app* at /docs."""
+    keep_whole(app)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -1,10 +1,10 @@
 """What callers are told about a job: which events, and what a callback says of its moment."""
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +17,12 @@ EXAMPLE: Final[dict[str, Any]] = {
     "type": EventType.SUCCEEDED,
     "timestamp": "2026-11-22T14:31:40Z",
     "data": {"job": {**JOB_EXAMPLE, "safe_at": None}, "sequence": 5},
+}
+
+
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    410: {"description": "Don't call this address again"},
+    "default": {"description": "It isn't taken, and comes again later"},
 }
 
 
@@ -71,7 +77,12 @@ def describe(webhooks: APIRouter) -> None:
         EventType.SAFE: "Every file of the output is in our own storage",
     }
 
-    async def callback(body: Callback) -> None:
+    async def callback(
+        body: Callback,
+        webhook_id: Annotated[str, Header(description="The same at each try")],
+        webhook_timestamp: Annotated[str, Header(description="When this try was made, in seconds since 1970")],
+        webhook_signature: Annotated[str, Header(description="A signature for each secret in force, as `v1,<base64>`")],
+    ) -> None:
         """
         Posted to your endpoints that ask for it, and each ending to the job's own `callback_url`.
 
@@ -82,5 +93,13 @@ def describe(webhooks: APIRouter) -> None:
 
     for kind, summary in told.items():
         webhooks.add_api_route(
-            kind, callback, methods=["POST"], operation_id=kind, summary=summary, tags=["Callbacks"], status_code=204
+            kind,
+            callback,
+            methods=["POST"],
+            operation_id=kind,
+            summary=summary,
+            tags=["Callbacks"],
+            status_code=204,
+            response_description="It is taken, as by any other 2xx",
+            responses=ANSWERS,
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Header, Request, Response
+from pydantic import WithJsonSchema
 
 from app.errors import AppError, NotFound
 from app.jobs.hub import Hub
@@ -20,10 +21,12 @@ WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,6})"?', re.IGNORECASE)
 
 Prefer = Annotated[
     list[str] | None,
+    # It may come on several lines, which HTTP joins with commas; generators of clients know no list in a header.
+    WithJsonSchema({"type": "string"}),
     Header(
         description=f"`wait=N` waits up to N seconds, {LONGEST_S} at most, for the job's end; "
         "`Preference-Applied` says that it did",
-        examples=[["wait=30"]],
+        examples=["wait=30"],
     ),
 ]
 

@@ -22,9 +22,9 @@ from app.tenants.schemas import (
     AuditView,
     KeyOrder,
     KeyPage,
+    KeyRotation,
     KeyView,
     NewKeyView,
-    Rotation,
     TokenOrder,
     TokenView,
 )
@@ -87,7 +87,7 @@ async def create_key(request: Request, caller: KeysWriter, order: KeyOrder) -> N
     status_code=201,
     responses=problems(Unauthorized, Forbidden, NotFound, KeyReplaced, BodyTooLarge, InvalidRequest, Unavailable),
 )
-async def rotate_key(request: Request, caller: KeysWriter, key_id: KeyId, rotation: Rotation) -> NewKeyView:
+async def rotate_key(request: Request, caller: KeysWriter, key_id: KeyId, rotation: KeyRotation) -> NewKeyView:
     """
     A new secret at once, with the same name, scopes, limit and span of life; the old one works until the overlap ends.
     """

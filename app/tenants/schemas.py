@@ -66,7 +66,7 @@ class KeyOrder(BaseModel):
     )
 
 
-class Rotation(BaseModel):
+class KeyRotation(BaseModel):
     """How a key is replaced."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap_s": 3600}]})

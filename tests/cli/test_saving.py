@@ -6,14 +6,22 @@ from importlib import import_module
 from threading import Thread
 from typing import ClassVar
 
-import httpx
 import pytest
 
 from app.cli.trouble import Trouble
+from app.client import Client, Job
+from app.client.results import job as job_of
+from app.jobs.schemas import JOB_EXAMPLE
+from tests.files import samples
 
 # In the package the name stands for the command.
 jobs = import_module("app.cli.jobs")
+NOT_YET = b'{"code": "not_safe_yet"}'
 JOB = "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b"
+
+
+def job_at(url: str) -> Job:
+    return job_of({**JOB_EXAMPLE, "id": JOB, "output": {"video": {"url": url}}})
 
 
 class Stand(BaseHTTPRequestHandler):
@@ -31,6 +39,8 @@ class Stand(BaseHTTPRequestHandler):
         if code == 307:
             self.send_header("Location", content.decode())
             content = b""
+        if code == 409:
+            self.send_header("Retry-After", "0")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -61,33 +71,41 @@ def stand() -> Iterator[tuple[type[Stand], str]]:
     ("answers", "saved"),
     [
         ([(307, b"/media/x")], b"ours"),
-        ([(409, b""), (307, b"/media/x")], b"ours"),
-        ([(409, b"")], b"fal's"),
+        ([(409, NOT_YET), (307, b"/media/x")], b"ours"),
+        ([(409, NOT_YET)], b"fal's"),
         ([(404, b"")], b"fal's"),
         ([(307, b"/media/broken")], b"fal's"),
     ],
 )
 def test_our_own_copy_is_saved_and_fals_where_there_is_none(stand, tmp_path, monkeypatch, answers, saved):
-    monkeypatch.setattr(jobs, "POLL_S", 0.01)
     monkeypatch.setattr(jobs, "SAFE_S", 0.05)
+    monkeypatch.setattr("app.client.exchange.FIRST_S", 0.01)
     served, url = stand
-    served.answers[f"/v1/jobs/{JOB}/output"] = answers
-    job = {"id": JOB, "output": {"video": {"url": f"{url}/fal.mp4"}}}
+    served.answers[f"/v1/jobs/{JOB}/output?number=1"] = answers
 
-    with httpx.Client(base_url=url, headers={"Authorization": "Bearer key"}) as client:
-        jobs._save(client, job, tmp_path / "video.mp4")
+    with Client(url, "key") as client:
+        jobs._save(client, job_at(f"{url}/fal.mp4"), tmp_path / "video.mp4")
 
     assert (tmp_path / "video.mp4").read_bytes() == saved
-    assert set(served.with_key) == {f"/v1/jobs/{JOB}/output"}
+    assert set(served.with_key) == {f"/v1/jobs/{JOB}/output?number=1"}
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
 def test_a_video_that_is_nowhere_is_told(stand, tmp_path):
     served, url = stand
     served.answers["/fal.mp4"] = [(404, b"")]
-    job = {"id": JOB, "output": {"video": {"url": f"{url}/fal.mp4"}}}
 
-    with httpx.Client(base_url=url) as client, pytest.raises(Trouble, match=r"could not be saved"):
-        jobs._save(client, job, tmp_path / "video.mp4")
+    with Client(url, "key") as client, pytest.raises(Trouble, match=r"could not be saved"):
+        jobs._save(client, job_at(f"{url}/fal.mp4"), tmp_path / "video.mp4")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_input_is_handed_in_and_a_missing_one_told(tmp_path):
+    (tmp_path / "first.png").write_bytes(samples.PNG)
+
+    value = jobs._input((f"image_url=@{tmp_path}/first.png", 'prompt:="@Image1 walks"', "mail=a@b.c"), None)
+
+    assert value == {"image_url": tmp_path / "first.png", "prompt": "@Image1 walks", "mail": "a@b.c"}
+    with pytest.raises(Trouble, match=r"no file Image1 walks .* write prompt:='\"@Image1 walks\"'"):
+        jobs._input(("prompt=@Image1 walks",), None)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,10 +21,12 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from tests.files import samples
 
 CALLSHEET = [sys.executable, "-m", "app.cli"]
 ROOT = Path(__file__).parents[2]
 O3 = "fal-ai/kling-video/o3/4k/text-to-video"
+IMAGE = "fal-ai/kling-video/o3/4k/image-to-video"
 V1 = "fal-ai/kling-video/v1/pro/text-to-video"
 MECHA = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
 TOKYO = "A stylish woman walks down a Tokyo street filled with warm glowing neon and animated city signage"
@@ -267,6 +270,31 @@ def test_every_promise_holds_on_both_sides(up):
     assert report["checked"]["cents_off"] == "0.00"
     assert (read.returncode, asked.json()["ok"]) == (0, True)
     assert "Every promise holds." in read.stdout
+
+
+def test_a_file_named_in_an_order_is_handed_in(up):
+    (up.folder / "first.png").write_bytes(samples.PNG)
+
+    done = up.submit(IMAGE, "-i", "prompt=x", "-i", "image_url=@first.png", "--json")
+
+    job = json.loads(done.stdout)
+    path = f"/v1/files/{job['input']['image_url'].removeprefix('callsheet://files/')}"
+    headers = {"Authorization": f"Bearer {up.running['api_key']}"}
+    file = httpx.get(up.running["url"] + path, headers=headers).json()
+    assert (file["name"], file["size"]) == ("first.png", len(samples.PNG))
+
+
+def test_the_readmes_python_runs_as_it_stands(up):
+    (code,) = re.findall(r"^```python\n(.+?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=up.folder, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "2.10 USD at most"
+    assert done.stdout.splitlines()[-1] == "succeeded None charged 2.10 USD"
+    assert seconds_of(up.folder / "mecha.mp4")[0] == "h264"
 
 
 def test_a_revoked_key_works_no_more(up):

@@ -1,0 +1,34 @@
+"""Examples in the API's document as they were written: FastAPI leaves out every null, also where one is an answer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
+from pydantic import BaseModel
+
+
+def keep_whole(app: FastAPI) -> None:
+    """Let the document of *app* show the examples of its shapes with their nulls."""
+    shortened = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = shortened()
+        shapes = document["components"]["schemas"]
+        for model in _models(BaseModel):
+            shape, extra = shapes.get(model.__name__, {}), model.model_config.get("json_schema_extra")
+            written = extra.get("examples") if isinstance(extra, dict) else None
+            # Another shape may have this name, but not these examples.
+            if written and jsonable_encoder(written, exclude_none=True) == shape.get("examples"):
+                shape["examples"] = jsonable_encoder(written)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it
+
+
+def _models(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in parent.__subclasses__():
+        yield model
+        yield from _models(model)
