@@ -78,6 +78,11 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
+def first_id(at: datetime) -> UUID:
+    """The least that an id made at *at* or later can be, to the millisecond."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
 class Database:
     """A pool of connections and the transactions on it."""
 

@@ -286,7 +286,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
     ),
     "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
-    "prune": lambda _: partial(inbox._delete, older_than=timedelta(days=30), limit=500),
+    "prune": lambda _: partial(inbox.delete_old, older_than=timedelta(days=30), limit=500),
     "incidents": lambda _: partial(incidents.page, limit=21),
     "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),

@@ -141,6 +141,8 @@ PLANTED: Final = [
     ("one_ending", SUBMITTED, update("job_events", SUBMITTED, "status = 'failed'", "number = 3")),
     ("one_ending", CANCELED, delete("job_events", CANCELED, "status = 'canceled'")),
     ("nothing_after_the_end", DONE, LATE_EVENT),
+    ("thin_has_ended", DONE, update("jobs", DONE, "thinned_at = now()")),
+    ("thin_has_ended", QUEUED, update("jobs", QUEUED, "thinned_at = now()")),
     ("attempt_has_its_job", AGAIN, delete("jobs", AGAIN)),
     ("attempts_are_numbered", DONE, update("attempts", DONE, "number = 2")),
     ("attempts_are_numbered", DONE, delete("attempts", DONE)),
