@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
 from app.callbacks import claims
+from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
@@ -24,7 +25,7 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import inbox, intake, news, queries, waiting
+from app.jobs import inbox, intake, news, queries, thinning, waiting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -32,45 +33,17 @@ from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.tenants import auth
+from app.tenants import audit, auth, known
 from app.tenants.caller import Caller
 from tests import factories as make
+from tests import history
 from tests.conftest import admin, copied, url_of
 
 # One process makes the past, and looks at all of it.
 pytestmark = pytest.mark.xdist_group("past")
 
-ENDED = 20_000
-WAITING = 400
+JOBS = 20_000
 
-FINISHED_JOBS = text("""
-    INSERT INTO jobs (tenant_id, id, model, input, metadata, end_user, order_digest, status, output, attempts,
-                      event_count, seconds, price_per_second, quoted, charged, charged_seconds, created_at,
-                      submitted_at, finished_at)
-    SELECT t.id, gen_random_uuid(), 'model-' || n % 7, '{}', jsonb_build_object('n', n::text),
-           'user-' || n % 500, sha256('x'), 'succeeded', '{}', 1, 4, 5, 0.42, 2.10, 2.10, 5,
-           now() - n * interval '1 second', now() - n * interval '1 second', now() - n * interval '1 second'
-    FROM generate_series(1, :count) AS n
-    JOIN (SELECT id, row_number() OVER () - 1 AS place FROM tenants) AS t
-      ON t.place = n % (SELECT count(*) FROM tenants)
-""")
-WAITING_JOBS = text("""
-    INSERT INTO jobs (tenant_id, id, model, input, order_digest, status, seconds, price_per_second, quoted,
-                      submitted_at, due_at)
-    SELECT (SELECT min(id::text)::uuid FROM tenants), gen_random_uuid(), 'model-1', '{}', sha256('x'),
-           CASE WHEN n % 2 = 0 THEN 'queued' ELSE 'submitted' END, 5, 0.42, 2.10, now(), now() + n * interval '1 second'
-    FROM generate_series(-10, :count) AS n
-""")
-ATTEMPTS = text("""
-    INSERT INTO attempts (tenant_id, id, job_id, number, token_digest, status, fal_request_id)
-    SELECT tenant_id, gen_random_uuid(), id, 1, sha256(id::text::bytea), 'submitted', id::text
-    FROM jobs WHERE status <> 'queued'
-""")
-
-EVENTS = text("""
-    INSERT INTO job_events (tenant_id, job_id, number, status, why)
-    SELECT tenant_id, id, n, 'queued', 'x' FROM jobs, generate_series(1, 3) AS n WHERE finished_at IS NOT NULL
-""")
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
     SELECT tenant_id, gen_random_uuid(), 'key', 'cs_', sha256((tenant_id::text || n)::bytea), '{}'
@@ -78,32 +51,16 @@ KEYS = text("""
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
-ENDPOINTS = text("""
-    INSERT INTO callback_endpoints (tenant_id, id, url, events, secret)
-    SELECT id, id, 'https://caller.example/', '{job.succeeded}', sha256('x') FROM tenants
-""")
 # One endpoint is down, and has a long line of what waits for its next try or is due.
-DELIVERIES = text("""
-    INSERT INTO callback_deliveries (tenant_id, id, endpoint_id, job_id, sequence, type, body, status, due_at,
-                                     delivered_at)
-    SELECT tenant_id, gen_random_uuid(), tenant_id, id, 5, 'job.succeeded', '{}',
-           CASE WHEN waits THEN 'pending' ELSE 'delivered' END, CASE WHEN waits THEN now() END,
-           CASE WHEN waits THEN NULL ELSE now() END
-    FROM jobs, LATERAL (SELECT tenant_id = (SELECT min(id::text)::uuid FROM tenants) AS waits)
-    WHERE status = 'succeeded'
+DOWN = text("""
+    UPDATE callback_deliveries SET status = 'pending', due_at = now(), delivered_at = NULL, dead_why = NULL
+    WHERE tenant_id = :tenant
 """)
-CALLBACK_ATTEMPTS = text("""
-    INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
-    SELECT tenant_id, gen_random_uuid(), id, 200, '', 5 FROM callback_deliveries
-""")
-OUTPUTS = text("""
-    INSERT INTO outputs (tenant_id, job_id, number, source_url, vanishes_at, path, size, sha256, safe_at)
-    SELECT tenant_id, id, 1, 'x', finished_at + interval '7 days', 'x', 1, sha256('x'), now()
-    FROM jobs WHERE status = 'succeeded'
-""")
-INBOX = text("""
-    INSERT INTO webhook_inbox (id, digest, verdict, headers, body, body_size, received_at)
-    SELECT gen_random_uuid(), sha256(id::text::bytea), 'settled', '{}', 'x', 1, created_at FROM jobs
+AUDIT = text("""
+    INSERT INTO audit_log (id, actor, action, subject, facts, created_at)
+    SELECT CAST(lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000'
+        || lpad(to_hex(n), 12, '0') AS uuid), 'x', 'key.create', 'x', '{}', at
+    FROM generate_series(1, 50000) AS n, LATERAL (SELECT now() - n * interval '20 minutes') AS t (at)
 """)
 INCIDENTS = text("""
     INSERT INTO incidents (id, kind, subject, closed_at, since, until, jobs, amount, detail, dismissed_at,
@@ -133,33 +90,18 @@ BROWSER_TOKENS = text("""
 """)
 
 
-async def fill(url: str) -> UUID:
+async def add_to(url: str) -> UUID:
     """Give the database at *url* the past of a deployment; one tenant among some."""
+    tenant = history.tenant_id(2)
     db = Database(url)
-    callers = [await make.make_tenant(db) for _ in range(20)]
     async with db.session() as session:
-        await session.execute(FINISHED_JOBS, {"count": ENDED})
-        await session.execute(WAITING_JOBS, {"count": WAITING})
-        for past in (
-            ATTEMPTS,
-            EVENTS,
-            OTHERS,
-            ENDPOINTS,
-            DELIVERIES,
-            CALLBACK_ATTEMPTS,
-            KEYS,
-            OUTPUTS,
-            INBOX,
-            INCIDENTS,
-            FILES,
-            USES,
-            BROWSER_TOKENS,
-        ):
+        await session.execute(DOWN, {"tenant": history.tenant_id(4)})
+        for past in (OTHERS, KEYS, INCIDENTS, FILES, USES, BROWSER_TOKENS, AUDIT):
             await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     await db.close()
-    return callers[3].tenant_id
+    return tenant
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +110,8 @@ def past(server: str, template: str) -> Iterator[tuple[str, UUID]]:
     name = f"{template}_with_a_past"
     admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     with ThreadPoolExecutor(1) as aside:
-        yield name, aside.submit(asyncio.run, fill(url_of(server, name))).result()
+        history.fill(url_of(server, name), JOBS)
+        yield name, aside.submit(asyncio.run, add_to(url_of(server, name))).result()
     admin(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -179,7 +122,7 @@ def database_url(server: str, past: tuple[str, UUID]) -> Iterator[str]:
 
 
 @pytest.fixture
-def history(past: tuple[str, UUID]) -> UUID:
+def tenant(past: tuple[str, UUID]) -> UUID:
     """A tenant in a deployment with a past."""
     return past[1]
 
@@ -236,6 +179,7 @@ def looking_for(kind: Kind) -> Callable[[UUID], Callable[[AsyncSession], Awaitab
 
 OVER_JOBS = [kind for kind in KINDS if "chores" not in kind.sql]
 PAGE: dict[str, Any] = {"limit": 21}
+MONTH = timedelta(days=30)
 ALL = told.Filter()
 
 
@@ -257,7 +201,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
-    "typical": lambda _: partial(queries.typical_s, model="model-3"),
+    "typical": lambda _: partial(queries.typical_s, model=make.O3),
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
@@ -269,10 +213,10 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
     "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),
     "page by status": lambda tenant: listed(tenant, Filter([JobStatus.FAILED])),
-    "page by model": lambda tenant: listed(tenant, Filter(model="model-3")),
-    "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-3")),
+    "page by model": lambda tenant: listed(tenant, Filter(model=make.O3)),
+    "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-4")),
     "page by metadata": lambda tenant: partial(
-        queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"n": "3"}), limit=21
+        queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"shot": "3"}), limit=21
     ),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
@@ -286,7 +230,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
     ),
     "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
-    "prune": lambda _: partial(inbox.delete_old, older_than=timedelta(days=30), limit=500),
+    "prune the inbox": lambda _: partial(inbox.delete_old, older_than=MONTH, limit=50),
+    "prune callbacks": lambda _: partial(callbacks.delete_old, older_than=MONTH, limit=50),
+    "prune the audit log": lambda _: partial(audit.delete_old, older_than=MONTH, limit=50),
+    "prune tokens": lambda _: partial(known.delete_expired, limit=50),
+    "thin jobs": lambda _: partial(thinning.thin_old, older_than=MONTH, limit=50),
+    "is a promise broken": lambda _: incidents.promise_is_broken,
     "incidents": lambda _: partial(incidents.page, limit=21),
     "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
@@ -303,18 +252,18 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
 
 
 @pytest.mark.parametrize("name", HOT)
-async def test_a_hot_statement_reads_by_an_index(db, history, name):
+async def test_a_hot_statement_reads_by_an_index(db, tenant, name):
     as_reader = name == "get" or (name.startswith("page") and name != "page by metadata")
 
-    found = await plans(db, HOT[name](history), reader=history if as_reader else None)
+    found = await plans(db, HOT[name](tenant), reader=tenant if as_reader else None)
 
     assert found
     for plan in found:
         assert reads_few(plan), plan
 
 
-async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, history):
-    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(history, history)], limit=8))
+async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, tenant):
+    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(tenant, tenant)], limit=8))
 
     # The few endpoints may be read one and all; what waits for them may not.
     assert "Seq Scan on callback_deliveries" not in plan

@@ -252,7 +252,6 @@ class WebhookDelivery(Base):
         UniqueConstraint("digest"),
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         Index("ix_webhook_inbox_received_at", "received_at"),
-        Index("ix_webhook_inbox_request_id", "request_id", postgresql_where=text("request_id IS NOT NULL")),
     )
 
 
