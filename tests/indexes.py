@@ -47,6 +47,7 @@ REASONS: Final = {
     "ix_jobs_recent_by_model": "how long a model took lately",
     "ix_jobs_status": "GET /v1/jobs of a status, and what is done to many at once",
     "ix_jobs_whole": "what may get thin, oldest first",
+    "ix_ledger_entries_rare": "GET /v1/ledger of a kind that not every job has",
     "ix_outputs_due": "the rescuer's next, soonest to vanish first",
     "ix_outputs_given_up": "the incident of results that couldn't be kept",
     "ix_tenants_at_once": "the few tenants with a cap of their own",

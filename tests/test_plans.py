@@ -13,13 +13,15 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import leases
+from app import clock, leases
+from app.billing import queries as entries
+from app.billing.tables import Kind as Kinds
 from app.callbacks import claims
 from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
-from app.db import BECOME_READER, Database
+from app.db import BECOME_READER, Database, first_id
 from app.files import pruner
 from app.files import queries as files
 from app.incidents import queries as incidents
@@ -33,6 +35,8 @@ from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
+from app.media import queries as media
+from app.media.tables import Output
 from app.tenants import audit, auth, known
 from app.tenants.caller import Caller
 from tests import factories as make
@@ -154,6 +158,21 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], re
     return found
 
 
+async def blocks(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> int:
+    """How many blocks Postgres looks at for *work*, which is undone."""
+    async with db.engine.connect() as connection:
+        with heard(db) as statements:
+            await work(AsyncSession(connection))
+        await connection.rollback()
+        found = 0
+        for statement, parameters in list(statements):
+            rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
+            plan = rows.scalar_one()[0]["Plan"]
+            found += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            await connection.rollback()
+    return found
+
+
 def reads_few(plan: str) -> bool:
     # Of fal accounts there are a handful.
     return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
@@ -180,6 +199,7 @@ def looking_for(kind: Kind) -> Callable[[UUID], Callable[[AsyncSession], Awaitab
 OVER_JOBS = [kind for kind in KINDS if "chores" not in kind.sql]
 PAGE: dict[str, Any] = {"limit": 21}
 MONTH = timedelta(days=30)
+LONG_AGO = clock.now() - MONTH
 ALL = told.Filter()
 
 
@@ -190,6 +210,11 @@ async def what_it_waits_for(session: AsyncSession) -> Any:
 
 def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
     return partial(queries.page, caller=caller(tenant), wanted=wanted, limit=21, **place)
+
+
+async def rescue(session: AsyncSession) -> Any:
+    soonest = (Output.vanishes_at, Output.due_at)
+    return await leases.claim(session, Output, owner="x", limit=8, lease_s=60, order_by=soonest)
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
@@ -218,6 +243,20 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "page by metadata": lambda tenant: partial(
         queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"shot": "3"}), limit=21
     ),
+    "page before a time": lambda tenant: listed(tenant, Filter(created_before=LONG_AGO)),
+    "page after a time": lambda tenant: listed(tenant, Filter(created_after=LONG_AGO), oldest_first=True),
+    "page by status and a time": lambda tenant: listed(tenant, Filter([JobStatus.FAILED], created_before=LONG_AGO)),
+    "page by end user and cursor": lambda tenant: listed(tenant, Filter(end_user="user-4"), cursor=tenant),
+    "page by model and cursor": lambda tenant: listed(tenant, Filter(model=make.O3), cursor=first_id(LONG_AGO)),
+    "ledger": lambda tenant: partial(entries.page, tenant_id=tenant, **PAGE),
+    "ledger by cursor": lambda tenant: partial(entries.page, tenant_id=tenant, before=first_id(LONG_AGO), **PAGE),
+    "ledger of a job": lambda tenant: partial(entries.page, tenant_id=tenant, job_id=tenant, **PAGE),
+    **{
+        f"ledger of {kind}": lambda tenant, kind=kind: partial(entries.page, tenant_id=tenant, kind=kind, **PAGE)  # type: ignore[misc]
+        for kind in Kinds
+    },
+    "rescue": lambda _: rescue,
+    "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
@@ -226,6 +265,9 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         told.page, tenant_id=tenant, chosen=told.Filter(job_id=tenant), **PAGE
     ),
     "deliveries to one": lambda tenant: partial(told.page, tenant_id=tenant, chosen=told.Filter(tenant), **PAGE),
+    "deliveries before a time": lambda tenant: partial(
+        told.page, tenant_id=tenant, chosen=told.Filter(created_before=LONG_AGO), **PAGE
+    ),
     "dead deliveries": lambda tenant: partial(
         told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
     ),
@@ -260,6 +302,16 @@ async def test_a_hot_statement_reads_by_an_index(db, tenant, name):
     assert found
     for plan in found:
         assert reads_few(plan), plan
+
+
+PAGES = [name for name in HOT if name.startswith(("page", "ledger", "deliveries", "dead", "news"))]
+ENOUGH = 400
+"""Blocks for a page of 21; those of the tenant's 2,600 jobs would be as many."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_a_page_reads_little_more_than_it_shows(db, tenant, name):
+    assert await blocks(db, HOT[name](tenant)) < ENOUGH
 
 
 async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, tenant):
