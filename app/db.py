@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import uuid_utils.compat
-from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Text, text
+from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,6 +26,8 @@ TRIES: Final = 8
 # the network's own time-outs never notice; without this bound every loop and request on it would wait for ever.
 ANSWER_S = 30.0
 
+CLOCKS_APART_S: Final = 3600.0
+"""How far the clock of a process that makes ids may be from that of Postgres, which says when a row was written."""
 READER: Final = "callsheet_reader"
 """The role as which a caller's data is read; row-level security shows it one tenant's rows."""
 
@@ -76,6 +78,26 @@ class Base(DeclarativeBase):
 def new_id() -> UUID:
     """A fresh UUIDv7: made here, so that a repeat after a lost answer can carry the same one; sorts by time."""
     return uuid_utils.compat.uuid7()
+
+
+def first_id(at: datetime, *, later_s: float = 0) -> UUID:
+    """The least that an id can be that is made *later_s* seconds after *at*, or any time after."""
+    at_ms = int((at.timestamp() + later_s) * 1000)
+    return UUID(int=min(max(at_ms, 0), 2**48 - 1) << 80)
+
+
+def made(column: Any, after: datetime | None, before: datetime | None) -> list[ColumnElement[bool]]:
+    """
+    What rows have in common that were written between *after* and *before*: the least and the greatest of their ids.
+
+    For reading them by an index of the id in *column*; their own times must be asked for, too.
+    """
+    within: list[ColumnElement[bool]] = []
+    if after is not None:
+        within.append(column >= first_id(after, later_s=-CLOCKS_APART_S))
+    if before is not None:
+        within.append(column < first_id(before, later_s=CLOCKS_APART_S))
+    return within
 
 
 class Database:

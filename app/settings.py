@@ -133,8 +133,10 @@ class FalAccountSetting(BaseModel):
 
 AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 FalAccounts = Annotated[dict[AccountName, FalAccountSetting] | None, NoDecode, BeforeValidator(_json_object)]
-# What fal sent is the evidence in a dispute about a bill; a week is the least that helps anybody.
-Days = Annotated[int, Field(ge=7, le=36500)]
+# What fal sent is the evidence in a dispute about a bill; a week is the least that helps anybody. `verify` counts on
+# a week, too: it is how far back it looks for what must not have been pruned.
+LEAST_DAYS: Final = 7
+Days = Annotated[int, Field(ge=LEAST_DAYS, le=36500)]
 
 
 class Settings(BaseSettings):
@@ -258,6 +260,14 @@ class Settings(BaseSettings):
     watch_s: Seconds = Field(default=15.0, description="How often incidents are watched for")
     verify_every_s: Seconds = Field(default=86400.0, description="How often every promise is proved, as by `verify`")
     inbox_days: Days = Field(default=30, description="Days that webhooks from fal are kept, as they came; 7 or more")
+    callbacks_days: Days = Field(
+        default=30, description="Days that callbacks are kept, with every try, once taken or given up; 7 or more"
+    )
+    audit_days: Days = Field(default=400, description="Days that the audit log is kept; 7 or more")
+    jobs_days: Days | None = Field(
+        default=None,
+        description="Days that ended jobs keep input, output and events, CALLBACKS_DAYS or more; default: for ever",
+    )
     lease_s: Seconds = Field(default=90.0, description="How long a worker keeps what it took before others may take it")
 
     @model_validator(mode="after")
@@ -267,6 +277,12 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"LEASE_S: must be more than twice {name.upper()}, or a slow call looks like a dead worker"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_outlast_their_callbacks(self) -> Self:
+        if self.jobs_days is not None and self.jobs_days < self.callbacks_days:
+            raise ValueError("JOBS_DAYS: can't be less than CALLBACKS_DAYS, for a callback needs the job it tells of")
         return self
 
     @model_validator(mode="after")

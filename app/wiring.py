@@ -10,6 +10,8 @@ from datetime import timedelta
 import httpx
 from ssrfguard import Policy
 
+from app import pruning
+from app.callbacks import pruner as callbacks
 from app.callbacks import targets
 from app.callbacks.sender import Sender
 from app.catalog.catalog import Catalog, load
@@ -26,7 +28,7 @@ from app.files.reaching import Reach
 from app.http import guarded_transport, new_client
 from app.incidents import queries as incidents
 from app.incidents.watcher import watch
-from app.jobs import inbox, lifecycle
+from app.jobs import inbox, lifecycle, thinning
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.fairness import Caps
 from app.jobs.reconciler import Reconciler
@@ -36,7 +38,7 @@ from app.media.measure import Measure
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
 from app.settings import Settings, SettingsError
-from app.tenants import known
+from app.tenants import audit, known
 from app.verify.kept import kept
 from app.verify.verifier import verify
 
@@ -124,18 +126,34 @@ class Parts:
         async def prune_inbox(_: Result | None) -> Result:
             return {"deleted": await inbox.prune(self.db, timedelta(days=self.settings.inbox_days))}
 
+        async def prune_callbacks(_: Result | None) -> Result:
+            return {"deleted": await callbacks.prune(self.db, timedelta(days=self.settings.callbacks_days))}
+
+        async def prune_audit(_: Result | None) -> Result:
+            return {"deleted": await audit.prune(self.db, timedelta(days=self.settings.audit_days))}
+
+        async def thin_jobs(_: Result | None) -> Result:
+            days = self.settings.jobs_days
+            # What is broken is proved by what would go.
+            if days is None or await self.db.run(incidents.promise_is_broken):
+                return {"thinned": 0}
+            return {"thinned": await thinning.thin(self.db, timedelta(days=days))}
+
         async def prune_files(_: Result | None) -> Result:
             return {"deleted": await pruner.prune_all(self.db, self.storage)}
 
         async def prune_tokens(_: Result | None) -> Result:
-            return {"deleted": await known.prune_all(self.db)}
+            return {"deleted": await known.prune(self.db)}
 
         duties = (
             Duty(incidents.CHORE, self.settings.watch_s, watch_for_incidents),
             Duty("verify", self.settings.verify_every_s, prove),
-            Duty("prune_inbox", inbox.EVERY_S, prune_inbox),
+            Duty("prune_inbox", pruning.EVERY_S, prune_inbox),
+            Duty("prune_callbacks", pruning.EVERY_S, prune_callbacks),
+            Duty("prune_audit", pruning.EVERY_S, prune_audit),
+            Duty("prune_tokens", pruning.EVERY_S, prune_tokens),
             Duty("prune_files", pruner.EVERY_S, prune_files),
-            Duty("prune_tokens", known.PRUNED_EVERY_S, prune_tokens),
+            Duty("thin_jobs", pruning.EVERY_S, thin_jobs),
         )
         return Chores(self.db, duties, owner=self.owner, lease_s=self.settings.lease_s)
 

@@ -13,18 +13,21 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import leases
+from app import clock, leases
+from app.billing import queries as entries
+from app.billing.tables import Kind as Kinds
 from app.callbacks import claims
+from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
-from app.db import BECOME_READER, Database
+from app.db import BECOME_READER, Database, first_id
 from app.files import pruner
 from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import inbox, intake, news, queries, waiting
+from app.jobs import inbox, intake, news, queries, thinning, waiting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -32,43 +35,17 @@ from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.tenants import auth
+from app.media import queries as media
+from app.media.tables import Output
+from app.tenants import audit, auth, known
 from app.tenants.caller import Caller
 from tests import factories as make
+from tests import history
 from tests.conftest import admin
 from tests.databases import url_of
 
-ENDED = 20_000
-WAITING = 400
+JOBS = 20_000
 
-FINISHED_JOBS = text("""
-    INSERT INTO jobs (tenant_id, id, model, input, metadata, end_user, order_digest, status, output, attempts,
-                      event_count, seconds, price_per_second, quoted, charged, charged_seconds, created_at,
-                      submitted_at, finished_at)
-    SELECT t.id, gen_random_uuid(), 'model-' || n % 7, '{}', jsonb_build_object('n', n::text),
-           'user-' || n % 500, sha256('x'), 'succeeded', '{}', 1, 4, 5, 0.42, 2.10, 2.10, 5,
-           now() - n * interval '1 second', now() - n * interval '1 second', now() - n * interval '1 second'
-    FROM generate_series(1, :count) AS n
-    JOIN (SELECT id, row_number() OVER () - 1 AS place FROM tenants) AS t
-      ON t.place = n % (SELECT count(*) FROM tenants)
-""")
-WAITING_JOBS = text("""
-    INSERT INTO jobs (tenant_id, id, model, input, order_digest, status, seconds, price_per_second, quoted,
-                      submitted_at, due_at)
-    SELECT (SELECT min(id::text)::uuid FROM tenants), gen_random_uuid(), 'model-1', '{}', sha256('x'),
-           CASE WHEN n % 2 = 0 THEN 'queued' ELSE 'submitted' END, 5, 0.42, 2.10, now(), now() + n * interval '1 second'
-    FROM generate_series(-10, :count) AS n
-""")
-ATTEMPTS = text("""
-    INSERT INTO attempts (tenant_id, id, job_id, number, token_digest, status, fal_request_id)
-    SELECT tenant_id, gen_random_uuid(), id, 1, sha256(id::text::bytea), 'submitted', id::text
-    FROM jobs WHERE status <> 'queued'
-""")
-
-EVENTS = text("""
-    INSERT INTO job_events (tenant_id, job_id, number, status, why)
-    SELECT tenant_id, id, n, 'queued', 'x' FROM jobs, generate_series(1, 3) AS n WHERE finished_at IS NOT NULL
-""")
 KEYS = text("""
     INSERT INTO api_keys (tenant_id, id, name, prefix, digest, scopes)
     SELECT tenant_id, gen_random_uuid(), 'key', 'cs_', sha256((tenant_id::text || n)::bytea), '{}'
@@ -76,32 +53,16 @@ KEYS = text("""
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
-ENDPOINTS = text("""
-    INSERT INTO callback_endpoints (tenant_id, id, url, events, secret)
-    SELECT id, id, 'https://caller.example/', '{job.succeeded}', sha256('x') FROM tenants
-""")
 # One endpoint is down, and has a long line of what waits for its next try or is due.
-DELIVERIES = text("""
-    INSERT INTO callback_deliveries (tenant_id, id, endpoint_id, job_id, sequence, type, body, status, due_at,
-                                     delivered_at)
-    SELECT tenant_id, gen_random_uuid(), tenant_id, id, 5, 'job.succeeded', '{}',
-           CASE WHEN waits THEN 'pending' ELSE 'delivered' END, CASE WHEN waits THEN now() END,
-           CASE WHEN waits THEN NULL ELSE now() END
-    FROM jobs, LATERAL (SELECT tenant_id = (SELECT min(id::text)::uuid FROM tenants) AS waits)
-    WHERE status = 'succeeded'
+DOWN = text("""
+    UPDATE callback_deliveries SET status = 'pending', due_at = now(), delivered_at = NULL, dead_why = NULL
+    WHERE tenant_id = :tenant
 """)
-CALLBACK_ATTEMPTS = text("""
-    INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
-    SELECT tenant_id, gen_random_uuid(), id, 200, '', 5 FROM callback_deliveries
-""")
-OUTPUTS = text("""
-    INSERT INTO outputs (tenant_id, job_id, number, source_url, vanishes_at, path, size, sha256, safe_at)
-    SELECT tenant_id, id, 1, 'x', finished_at + interval '7 days', 'x', 1, sha256('x'), now()
-    FROM jobs WHERE status = 'succeeded'
-""")
-INBOX = text("""
-    INSERT INTO webhook_inbox (id, digest, verdict, headers, body, body_size, received_at)
-    SELECT gen_random_uuid(), sha256(id::text::bytea), 'settled', '{}', 'x', 1, created_at FROM jobs
+AUDIT = text("""
+    INSERT INTO audit_log (id, actor, action, subject, facts, created_at)
+    SELECT CAST(lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000'
+        || lpad(to_hex(n), 12, '0') AS uuid), 'x', 'key.create', 'x', '{}', at
+    FROM generate_series(1, 50000) AS n, LATERAL (SELECT now() - n * interval '20 minutes') AS t (at)
 """)
 INCIDENTS = text("""
     INSERT INTO incidents (id, kind, subject, closed_at, since, until, jobs, amount, detail, dismissed_at,
@@ -131,33 +92,18 @@ BROWSER_TOKENS = text("""
 """)
 
 
-async def fill(url: str) -> UUID:
+async def add_to(url: str) -> UUID:
     """Give the database at *url* the past of a deployment; one tenant among some."""
+    tenant = history.tenant_id(2)
     db = Database(url)
-    callers = [await make.make_tenant(db) for _ in range(20)]
     async with db.session() as session:
-        await session.execute(FINISHED_JOBS, {"count": ENDED})
-        await session.execute(WAITING_JOBS, {"count": WAITING})
-        for past in (
-            ATTEMPTS,
-            EVENTS,
-            OTHERS,
-            ENDPOINTS,
-            DELIVERIES,
-            CALLBACK_ATTEMPTS,
-            KEYS,
-            OUTPUTS,
-            INBOX,
-            INCIDENTS,
-            FILES,
-            USES,
-            BROWSER_TOKENS,
-        ):
+        await session.execute(DOWN, {"tenant": history.tenant_id(4)})
+        for past in (OTHERS, KEYS, INCIDENTS, FILES, USES, BROWSER_TOKENS, AUDIT):
             await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
     await db.close()
-    return callers[3].tenant_id
+    return tenant
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +113,8 @@ def past(server: str, template: str) -> Iterator[tuple[str, UUID]]:
     admin(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = url_of(server, name)
     with ThreadPoolExecutor(1) as aside:
-        yield url, aside.submit(asyncio.run, fill(url)).result()
+        history.fill(url, JOBS)
+        yield url, aside.submit(asyncio.run, add_to(url)).result()
     admin(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -178,7 +125,7 @@ def database_url(past: tuple[str, UUID]) -> str:
 
 
 @pytest.fixture
-def history(past: tuple[str, UUID]) -> UUID:
+def tenant(past: tuple[str, UUID]) -> UUID:
     """A tenant in a deployment with a past."""
     return past[1]
 
@@ -213,6 +160,21 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], re
     return found
 
 
+async def blocks(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> int:
+    """How many blocks Postgres looks at for *work*, which is undone."""
+    async with db.engine.connect() as connection:
+        with heard(db) as statements:
+            await work(AsyncSession(connection))
+        await connection.rollback()
+        found = 0
+        for statement, parameters in list(statements):
+            rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
+            plan = rows.scalar_one()[0]["Plan"]
+            found += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            await connection.rollback()
+    return found
+
+
 def reads_few(plan: str) -> bool:
     # Of fal accounts there are a handful.
     return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
@@ -238,6 +200,8 @@ def looking_for(kind: Kind) -> Callable[[UUID], Callable[[AsyncSession], Awaitab
 
 OVER_JOBS = [kind for kind in KINDS if "chores" not in kind.sql]
 PAGE: dict[str, Any] = {"limit": 21}
+MONTH = timedelta(days=30)
+LONG_AGO = clock.now() - MONTH
 ALL = told.Filter()
 
 
@@ -250,6 +214,11 @@ def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession
     return partial(queries.page, caller=caller(tenant), wanted=wanted, limit=21, **place)
 
 
+async def rescue(session: AsyncSession) -> Any:
+    soonest = (Output.vanishes_at, Output.due_at)
+    return await leases.claim(session, Output, owner="x", limit=8, lease_s=60, order_by=soonest)
+
+
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
     return await claims.claim(session, Lane(tenant, tenant), owner="x", limit=8, lease_s=60)
 
@@ -259,7 +228,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
-    "typical": lambda _: partial(queries.typical_s, model="model-3"),
+    "typical": lambda _: partial(queries.typical_s, model=make.O3),
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
@@ -271,11 +240,25 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
     "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),
     "page by status": lambda tenant: listed(tenant, Filter([JobStatus.FAILED])),
-    "page by model": lambda tenant: listed(tenant, Filter(model="model-3")),
-    "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-3")),
+    "page by model": lambda tenant: listed(tenant, Filter(model=make.O3)),
+    "page by end user": lambda tenant: listed(tenant, Filter(end_user="user-4")),
     "page by metadata": lambda tenant: partial(
-        queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"n": "3"}), limit=21
+        queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"shot": "3"}), limit=21
     ),
+    "page before a time": lambda tenant: listed(tenant, Filter(created_before=LONG_AGO)),
+    "page after a time": lambda tenant: listed(tenant, Filter(created_after=LONG_AGO), oldest_first=True),
+    "page by status and a time": lambda tenant: listed(tenant, Filter([JobStatus.FAILED], created_before=LONG_AGO)),
+    "page by end user and cursor": lambda tenant: listed(tenant, Filter(end_user="user-4"), cursor=tenant),
+    "page by model and cursor": lambda tenant: listed(tenant, Filter(model=make.O3), cursor=first_id(LONG_AGO)),
+    "ledger": lambda tenant: partial(entries.page, tenant_id=tenant, **PAGE),
+    "ledger by cursor": lambda tenant: partial(entries.page, tenant_id=tenant, before=first_id(LONG_AGO), **PAGE),
+    "ledger of a job": lambda tenant: partial(entries.page, tenant_id=tenant, job_id=tenant, **PAGE),
+    **{
+        f"ledger of {kind}": lambda tenant, kind=kind: partial(entries.page, tenant_id=tenant, kind=kind, **PAGE)  # type: ignore[misc]
+        for kind in Kinds
+    },
+    "rescue": lambda _: rescue,
+    "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
@@ -284,11 +267,19 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         told.page, tenant_id=tenant, chosen=told.Filter(job_id=tenant), **PAGE
     ),
     "deliveries to one": lambda tenant: partial(told.page, tenant_id=tenant, chosen=told.Filter(tenant), **PAGE),
+    "deliveries before a time": lambda tenant: partial(
+        told.page, tenant_id=tenant, chosen=told.Filter(created_before=LONG_AGO), **PAGE
+    ),
     "dead deliveries": lambda tenant: partial(
         told.page, tenant_id=tenant, chosen=told.Filter(status=DeliveryStatus.DEAD), **PAGE
     ),
     "attempts": lambda tenant: partial(told.attempts, tenant_id=tenant, delivery_id=tenant),
-    "prune": lambda _: partial(inbox._delete, older_than=timedelta(days=30), limit=500),
+    "prune the inbox": lambda _: partial(inbox.delete_old, older_than=MONTH, limit=50),
+    "prune callbacks": lambda _: partial(callbacks.delete_old, older_than=MONTH, limit=50),
+    "prune the audit log": lambda _: partial(audit.delete_old, older_than=MONTH, limit=50),
+    "prune tokens": lambda _: partial(known.delete_expired, limit=50),
+    "thin jobs": lambda _: partial(thinning.thin_old, older_than=MONTH, limit=50),
+    "is a promise broken": lambda _: incidents.promise_is_broken,
     "incidents": lambda _: partial(incidents.page, limit=21),
     "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
@@ -305,18 +296,28 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
 
 
 @pytest.mark.parametrize("name", HOT)
-async def test_a_hot_statement_reads_by_an_index(db, history, name):
+async def test_a_hot_statement_reads_by_an_index(db, tenant, name):
     as_reader = name == "get" or (name.startswith("page") and name != "page by metadata")
 
-    found = await plans(db, HOT[name](history), reader=history if as_reader else None)
+    found = await plans(db, HOT[name](tenant), reader=tenant if as_reader else None)
 
     assert found
     for plan in found:
         assert reads_few(plan), plan
 
 
-async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, history):
-    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(history, history)], limit=8))
+PAGES = [name for name in HOT if name.startswith(("page", "ledger", "deliveries", "dead", "news"))]
+ENOUGH = 400
+"""Blocks for a page of 21; those of the tenant's 2,600 jobs would be as many."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_a_page_reads_little_more_than_it_shows(db, tenant, name):
+    assert await blocks(db, HOT[name](tenant)) < ENOUGH
+
+
+async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, tenant):
+    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(tenant, tenant)], limit=8))
 
     # The few endpoints may be read one and all; what waits for them may not.
     assert "Seq Scan on callback_deliveries" not in plan

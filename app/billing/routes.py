@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy import select
 
 from app import paging
+from app.billing import queries
 from app.billing.prices import Quote, Unpriced, quote
 from app.billing.schemas import BalanceView, EntryView, LedgerPage, QuoteOrder, QuoteView
-from app.billing.tables import Account, Kind, LedgerEntry
+from app.billing.tables import Account, Kind
 from app.catalog.catalog import Catalog, UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, Unavailable, problems
@@ -88,16 +89,10 @@ async def ledger(
 ) -> LedgerPage:
     """Newest first. Every entry moves one amount from one side to another, and is never changed."""
     before = paging.decode(cursor)
-    wanted: list[Any] = [LedgerEntry.tenant_id == caller.tenant_id]
-    if before is not None:
-        wanted.append(LedgerEntry.id < before)
-    if kind is not None:
-        wanted.append(LedgerEntry.kind == kind)
-    if job_id is not None:
-        wanted.append(LedgerEntry.job_id == job_id)
     db: Database = request.app.state.db
     async with db.reading_as(caller.tenant_id) as session:
-        newest = select(LedgerEntry).where(*wanted).order_by(LedgerEntry.id.desc()).limit(limit + 1)
-        entries = (await session.scalars(newest)).all()
+        entries = await queries.page(
+            session, caller.tenant_id, limit=limit + 1, before=before, kind=kind, job_id=job_id
+        )
     shown, next_cursor = paging.cut(entries, limit)
     return LedgerPage(data=[EntryView.of(entry) for entry in shown], next_cursor=next_cursor)

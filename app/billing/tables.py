@@ -132,5 +132,12 @@ class LedgerEntry(Base):
             unique=True,
             postgresql_where=text("kind IN ('charge', 'release') AND charge_amount IS NULL"),
         ),
+        # Every job has a hold, and most have a charge; a page of what is rarer mustn't read through all of those.
+        Index(
+            "ix_ledger_entries_rare",
+            "tenant_id",
+            "id",
+            postgresql_where=text("kind IN ('deposit', 'release', 'adjust')"),
+        ),
         Index("uq_ledger_entries_rest", *JOB, unique=True, postgresql_where=text("charge_amount IS NOT NULL")),
     )

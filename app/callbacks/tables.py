@@ -111,6 +111,7 @@ class Delivery(Leased, Base):
         ),
         Index("ix_callback_deliveries_endpoint", "tenant_id", "endpoint_id", "id"),
         Index("ix_callback_deliveries_status", "tenant_id", "status", "id"),
+        Index("ix_callback_deliveries_settled", "queued_at", postgresql_where=text("due_at IS NULL")),
         Index("ix_callback_deliveries_dead", "tenant_id", "endpoint_id", postgresql_where=text("status = 'dead'")),
     )
 

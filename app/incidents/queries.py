@@ -13,6 +13,8 @@ from app.chores import Chore
 from app.errors import AppError, NotFound
 from app.incidents.tables import Incident
 
+BROKEN: Final = "verify_failed"
+"""The kind of incident that a broken promise is."""
 CHORE: Final = "watch"
 """The chore that watches for incidents."""
 MISSED: Final = 4
@@ -38,6 +40,12 @@ class Watch(NamedTuple):
     at: datetime | None
     blind: list[str]
     going_on: bool
+
+
+async def promise_is_broken(session: AsyncSession) -> bool:
+    """Whether an incident is open because the last proof found a broken promise."""
+    broken = select(Incident.id).where(Incident.kind == BROKEN, Incident.closed_at.is_(None)).limit(1)
+    return await session.scalar(broken) is not None
 
 
 async def page(

@@ -121,7 +121,9 @@ async def retry(request: Request, caller: JobsWriter, order: BulkRetry) -> BulkA
 
     other = aliased(Job)
     tried = exists().where(other.tenant_id == Job.tenant_id, other.retry_of == Job.id)
-    wanted = ~tried if order.error_code is None else ~tried & (Job.error["code"].astext == order.error_code)
+    wanted = ~tried & Job.thinned_at.is_(None)
+    if order.error_code is not None:
+        wanted &= Job.error["code"].astext == order.error_code
     return await _each(request, caller, order, _meant(order.status, WITHOUT_VIDEO), wanted, one)
 
 

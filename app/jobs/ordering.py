@@ -46,6 +46,12 @@ class AlreadySucceeded(AppError):
     status, code = 409, "already_succeeded"
 
 
+class Thinned(AppError):
+    """The job ended so long ago that its input was let go; send a new order."""
+
+    status, code = 410, "thinned"
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What an order is judged by: what is sold, where callbacks may go, and what files and bytes it may bring."""
@@ -127,7 +133,7 @@ async def again(
     """
     The job that tries *job* again at today's price, and whether it is new: a job is retried once.
 
-    Raises NotFinished or AlreadySucceeded, and what `place` raises.
+    Raises NotFinished, AlreadySucceeded or Thinned, and what `place` raises.
     """
     if job.status not in ENDINGS:
         raise NotFinished(f"It is {job.status}.")
@@ -147,6 +153,8 @@ async def again(
     retry = await intake.replay(session, caller, wanted)
     if retry is not None:
         return retry, False
+    if job.thinned_at is not None:
+        raise Thinned
     quote = _judged(terms, wanted, max_cost)
     return await _accept(session, caller, terms, wanted, quote, Lifted(job.input))
 

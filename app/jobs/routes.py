@@ -19,7 +19,7 @@ from app.jobs import decisions, ordering, queries, seeing
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
-from app.jobs.ordering import AlreadySucceeded, NotFinished, Terms, TooExpensive
+from app.jobs.ordering import AlreadySucceeded, NotFinished, Terms, Thinned, TooExpensive
 from app.jobs.prefer import Prefer, ended, wait_s
 from app.jobs.queries import Filter
 from app.jobs.schemas import Amount, JobOrder, JobPage, JobView
@@ -226,6 +226,7 @@ async def cancel(request: Request, response: Response, caller: MayCancel, job_id
             NotFound,
             NotFinished,
             AlreadySucceeded,
+            Thinned,
             InvalidOrder,
             InvalidRequest,
             Unpriced,

@@ -70,6 +70,7 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
     "safe_at": "2026-11-22T14:31:42Z",
     "safe_error": None,
     "deadline_at": None,
+    "thinned_at": None,
     "callback_url": None,
 }
 
@@ -202,6 +203,10 @@ class JobView(BaseModel):
         description="Why the output could not be copied; what is still at fal is in `output`"
     )
     deadline_at: datetime | None
+    thinned_at: datetime | None = Field(
+        default=None,
+        description="When its input and output, then empty, and its events were let go, long after its end",
+    )
     callback_url: str | None
 
     @classmethod
@@ -235,6 +240,7 @@ class JobView(BaseModel):
                     "finished_at",
                     "safe_at",
                     "deadline_at",
+                    "thinned_at",
                 )
             },
         )

@@ -56,7 +56,10 @@ ERRORS: Final = (Unauthorized, Forbidden, TooManyOfKey, InvalidRequest, TooManyS
     response_class=EventStream,
     responses={
         **_answers("3", "What has happened, then what happens, until the job ends"),
-        204: {"description": "The job has ended, and `Last-Event-ID` is its last event: don't connect again"},
+        204: {
+            "description": "The job has ended, and there is nothing after `Last-Event-ID`, or nothing any more:"
+            " don't connect again"
+        },
         **problems(NotFound, *ERRORS),
     },
 )
@@ -79,7 +82,7 @@ async def follow(
     """
     number = _number(last_event_id or last_event_id_)
     job = await seen(request, caller, job_id)
-    if job.status in ENDINGS and number >= job.event_count:
+    if job.status in ENDINGS and (number >= job.event_count or job.thinned_at is not None):
         return Response(status_code=204)
     hub: Hub = request.app.state.hub
     return EventStream(hub.follow(caller, job_id, seen=number))

@@ -91,6 +91,8 @@ class Job(Leased, Base):
     safe_at: Mapped[datetime | None]
     safe_error: Mapped[dict[str, Any] | None]
     measured_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+    thinned_at: Mapped[datetime | None]
+    """When input, output and events were let go; `thinning` says what stays."""
 
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
@@ -125,6 +127,7 @@ class Job(Leased, Base):
         ),
         CheckConstraint("safe_at IS NULL OR safe_error IS NULL", name="safe_has_no_error"),
         CheckConstraint("measured_seconds > 0", name="measured_not_zero"),
+        CheckConstraint("thinned_at IS NULL OR finished_at IS NOT NULL", name="only_ended_is_thinned"),
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority_known"),
         CheckConstraint("seconds > 0 AND price_per_second >= 0 AND base_amount >= 0", name="price_not_negative"),
         # What each loop of the worker looks for, and nothing it would have to step over.
@@ -147,6 +150,12 @@ class Job(Leased, Base):
             postgresql_where=text("metadata <> '{}'"),
         ),
         Index("ix_jobs_recent_by_model", "model", "finished_at", postgresql_where=text("status = 'succeeded'")),
+        # What may get thin, oldest first; what was given up never does, so nobody steps over it.
+        Index(
+            "ix_jobs_whole",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND thinned_at IS NULL AND safe_error IS NULL"),
+        ),
     )
 
 
@@ -243,7 +252,6 @@ class WebhookDelivery(Base):
         UniqueConstraint("digest"),
         CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
         Index("ix_webhook_inbox_received_at", "received_at"),
-        Index("ix_webhook_inbox_request_id", "request_id", postgresql_where=text("request_id IS NOT NULL")),
     )
 
 

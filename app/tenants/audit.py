@@ -7,10 +7,14 @@ Identifiers, names and amounts go in; keys, tokens, prompts and inputs never do.
 """
 
 import getpass
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import clock
+from app.db import Database, first_id
+from app.pruning import delete_oldest, in_batches
 from app.tenants.tables import AuditEntry
 
 
@@ -33,3 +37,14 @@ def operator() -> str:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):  # a container's user may have a number only
         return "cli:unknown"
+
+
+async def prune(db: Database, older_than: timedelta, **bounds: int) -> int:
+    """Delete entries written more than *older_than* ago, oldest first, within *bounds*; how many."""
+    return await in_batches(db, delete_old, older_than=older_than, **bounds)
+
+
+async def delete_old(session: AsyncSession, older_than: timedelta, limit: int) -> int:
+    """One batch of that. Ids tell the time, so their own index finds the oldest."""
+    old = AuditEntry.id < first_id(clock.now() - older_than)
+    return await delete_oldest(session, AuditEntry, AuditEntry.id, old, limit=limit)

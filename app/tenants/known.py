@@ -14,12 +14,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import func, or_, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock
 from app.db import Database
+from app.pruning import delete_oldest, in_batches
 from app.tenants.caller import Caller
 from app.tenants.rates import Allowance, Rates
 from app.tenants.tables import ApiKey, BrowserToken
@@ -31,8 +32,6 @@ REMEMBERED: Final = 10_000
 WRITTEN_EVERY_S: Final = 15.0
 SEEN_ANEW: Final = timedelta(minutes=1)
 TOKENS_KEPT: Final = timedelta(days=1)
-PRUNED_AT_ONCE: Final = 1_000
-PRUNED_EVERY_S: Final = 3_600.0
 
 
 class Known:
@@ -118,24 +117,15 @@ class Known:
         self._used.difference_update(used)
 
 
-async def prune(session: AsyncSession) -> int:
-    """Delete some tokens that expired a day ago, and say how many; what was ordered with them stays on the jobs."""
-    over = (
-        select(BrowserToken.tenant_id, BrowserToken.id)
-        .where(BrowserToken.expires_at < func.now() - TOKENS_KEPT)
-        .limit(PRUNED_AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
-    gone = delete(BrowserToken).where(tuple_(BrowserToken.tenant_id, BrowserToken.id).in_(over))
-    return len((await session.scalars(gone.returning(BrowserToken.id))).all())
+async def prune(db: Database, **bounds: int) -> int:
+    """Delete tokens that expired a day ago, within *bounds*; how many. What was ordered with them stays on the jobs."""
+    return await in_batches(db, delete_expired, **bounds)
 
 
-async def prune_all(db: Database) -> int:
-    """Delete every token that expired a day ago, and say how many."""
-    removed = 0
-    while some := await db.run(prune):
-        removed += some
-    return removed
+async def delete_expired(session: AsyncSession, limit: int) -> int:
+    """One batch of that."""
+    over = BrowserToken.expires_at < func.now() - TOKENS_KEPT
+    return await delete_oldest(session, BrowserToken, BrowserToken.expires_at, over, limit=limit)
 
 
 def _bound(remembered: OrderedDict[bytes, Any]) -> None:

@@ -8,8 +8,9 @@ from app.verify.words import ALLOWED, ENDED
 # Every job beside its events, read in their order.
 EVENTS: Final = Rows(
     f"""
-    SELECT coalesce(j.id, e.job_id) AS id, j.id AS job_id, j.status, j.status IN {ENDED} AS ended, j.event_count,
-        coalesce(e.events, 0) AS events, e.lowest, e.highest, e.first_status, e.last_status,
+    SELECT coalesce(j.id, e.job_id) AS id, j.id AS job_id, j.status, j.status IN {ENDED} AS ended,
+        j.thinned_at IS NULL AS whole, j.event_count, coalesce(e.events, 0) AS events,
+        e.lowest, e.highest, e.first_status, e.last_status,
         coalesce(e.endings, 0) AS endings, coalesce(e.after_endings, 0) AS after_endings,
         coalesce(e.wrong_moves, 0) AS wrong_moves
     FROM jobs j
@@ -63,19 +64,30 @@ CHECKS: Final = (
         "events_are_numbered",
         "A job's events are numbered from 1 without a gap, and the job knows how many.",
         EVENTS,
-        "job_id IS NOT NULL"
+        "job_id IS NOT NULL AND whole"
         " AND (events <> event_count OR lowest IS DISTINCT FROM 1 OR highest IS DISTINCT FROM events)",
     ),
     Check("life_begins_accepted", "A job's life begins in the queue.", EVENTS, "first_status <> 'queued'"),
-    Check("last_event_is_status", "A job's last event is its status.", EVENTS, "status IS DISTINCT FROM last_status"),
+    Check(
+        "last_event_is_status",
+        "A job's last event is its status.",
+        EVENTS,
+        "whole AND status IS DISTINCT FROM last_status",
+    ),
     Check("only_allowed_moves", "A job moves only as the table of moves allows.", EVENTS, "wrong_moves > 0"),
     Check(
         "one_ending",
         "An ended job ended once, an unfinished one never.",
         EVENTS,
-        "job_id IS NOT NULL AND endings <> CASE WHEN ended THEN 1 ELSE 0 END",
+        "job_id IS NOT NULL AND whole AND endings <> CASE WHEN ended THEN 1 ELSE 0 END",
     ),
     Check("nothing_after_the_end", "Nothing happens to a job after its end.", EVENTS, "after_endings > 0"),
+    Check(
+        "thin_has_ended",
+        "Only an ended job's events are let go, and all of them at once.",
+        EVENTS,
+        "NOT whole AND (events > 0 OR NOT ended)",
+    ),
     Check("attempt_has_its_job", "Every attempt is at a job there is.", ATTEMPTS, "job_id IS NULL"),
     Check(
         "attempts_are_numbered",

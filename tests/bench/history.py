@@ -13,7 +13,7 @@ import psycopg
 from app.migrate import upgrade
 from app.tenants.keys import Scope
 from tests.bench.stage import key_of
-from tests.verify.scale import fill
+from tests.history import fill
 
 LOOKED_AT: Final = 1
 """The number of the key of the tenant with the most jobs."""

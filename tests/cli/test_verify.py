@@ -4,12 +4,12 @@ import json
 
 import psycopg
 
+from tests import history
 from tests.cli.test_up import call, free_port
-from tests.verify import scale
 
 
 def test_a_broken_promise_is_named_and_exits_with_one(database_url, tmp_path):
-    scale.fill(database_url, 200)
+    history.fill(database_url, 200)
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         connection.execute("UPDATE accounts SET available = available + 1")
 
@@ -27,7 +27,7 @@ def test_a_broken_promise_is_named_and_exits_with_one(database_url, tmp_path):
 
 
 def test_warnings_alone_are_told_and_exit_with_zero(database_url, tmp_path):
-    scale.fill(database_url, 200)
+    history.fill(database_url, 200)
 
     read = call("verify", cwd=tmp_path, DATABASE_URL=database_url)
 

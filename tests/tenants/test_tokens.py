@@ -347,7 +347,7 @@ async def test_tokens_are_pruned_a_day_after_they_ended(backend, db):
         long_ago = text("UPDATE browser_tokens SET expires_at = now() - interval '25 hours' WHERE id = :id")
         await session.execute(long_ago, {"id": old["id"]})
 
-    await db.run(known.prune)
+    await known.prune(db)
 
     async with db.session() as session:
         assert [str(row) for row in await session.scalars(text("SELECT id FROM browser_tokens"))] == [new["id"]]

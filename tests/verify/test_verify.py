@@ -1,6 +1,7 @@
 """Every check finds what it is for, and nothing in a healthy database."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 from uuid import UUID
@@ -13,9 +14,11 @@ from sqlalchemy.exc import DBAPIError
 from app.verify.check import EXAMPLES
 from app.verify.verifier import CHECKS, Report, snapshot, verify
 from tests import factories as make
-from tests.verify import scale
+from tests import history
 
-# One of each kind, as `scale` numbers them.
+JOBS: Final = 200
+UNTIL: Final = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+# One of each kind, as `history` numbers them.
 QUEUED, SUBMITTING, UNKNOWN, SUBMITTED, RUNNING, EXPIRED, CANCELED, REFUSED, FAILED = range(1, 10)
 AGAIN, FOUND, MEASURED, DONE = 12, 14, 15, 18
 
@@ -39,11 +42,13 @@ END $$
 
 
 def job(n: int) -> str:
-    return str(UUID(f"{n:012x}70008000{2:012}"))
+    """The id of job number *n*, which tells when it came."""
+    ago = timedelta(seconds=n) if n <= RUNNING else (JOBS - n) * timedelta(days=history.DAYS) / JOBS
+    return str(UUID(f"{round((UNTIL - ago).timestamp() * 1000):012x}70028000{n:012x}"))
 
 
 def tenant_of(n: int) -> str:
-    return str(UUID(f"{1 + n % scale.TENANTS:012x}70008000{1:012}"))
+    return str(history.tenant_of(n))
 
 
 def entry(n: int, values: str, *, like: str = "hold") -> str:
@@ -93,6 +98,8 @@ def told(n: int, *, kind: str = "job.succeeded", sequence: int = 5, status: str 
     )
 
 
+ADDRESSED: Final = "callback_url = 'https://caller.example/'"
+
 PLANTED: Final = [
     ("fal_account_is_its_attempts", DONE, update("attempts", DONE, "fal_account = 'other'")),
     ("account_is_its_entries", DONE, update("accounts", DONE, "available = available + 0.000001")),
@@ -141,6 +148,8 @@ PLANTED: Final = [
     ("one_ending", SUBMITTED, update("job_events", SUBMITTED, "status = 'failed'", "number = 3")),
     ("one_ending", CANCELED, delete("job_events", CANCELED, "status = 'canceled'")),
     ("nothing_after_the_end", DONE, LATE_EVENT),
+    ("thin_has_ended", DONE, update("jobs", DONE, "thinned_at = now()")),
+    ("thin_has_ended", QUEUED, update("jobs", QUEUED, "thinned_at = now()")),
     ("attempt_has_its_job", AGAIN, delete("jobs", AGAIN)),
     ("attempts_are_numbered", DONE, update("attempts", DONE, "number = 2")),
     ("attempts_are_numbered", DONE, delete("attempts", DONE)),
@@ -164,17 +173,19 @@ PLANTED: Final = [
     ("moves_in_time", RUNNING, update("jobs", RUNNING, "due_at = now() - interval '16 minutes'")),
     ("is_sent_in_time", QUEUED, update("jobs", QUEUED, "due_at = now() - interval '16 minutes'")),
     ("needs_a_verdict", UNKNOWN, "SELECT"),
-    ("ending_is_told", FAILED, update("jobs", FAILED, "callback_url = 'https://caller.example/'")),
+    ("ending_is_told", FAILED, update("jobs", FAILED, f"{ADDRESSED}, finished_at = now() - interval '6 days'")),
     ("delivery_has_its_event", DONE, told(DONE, sequence=9)),
     ("delivery_has_its_event", DONE, told(DONE, sequence=4)),
-    ("delivery_has_its_event", DONE, told(DONE, kind="job.safe", sequence=6)),
+    ("delivery_has_its_event", DONE, told(DONE, kind="job.safe", sequence=7)),
     ("delivered_was_taken", DONE, told(DONE, status="delivered")),
 ]
+# Not from the statements: ids in them tell the time, and differ from one test process to the next.
+NAMES: Final = [f"{name}-{number}" for number, (name, _, _) in enumerate(PLANTED)]
 
 
 @pytest.fixture
 def filled(database_url: str) -> str:
-    scale.fill(database_url, 200)
+    history.fill(database_url, JOBS, until=UNTIL)
     return database_url
 
 
@@ -189,7 +200,7 @@ def found(report: Report) -> dict[str, list[str]]:
 
 
 async def test_two_thousand_jobs_of_every_kind_are_clean(db, database_url):
-    scale.fill(database_url, 2000)
+    history.fill(database_url, 2000)
 
     report = await verify(db)
 
@@ -198,7 +209,7 @@ async def test_two_thousand_jobs_of_every_kind_are_clean(db, database_url):
     assert [report.counts[name] for name in ("jobs", "accounts", "unfinished")] == [2000, 20, 50]
     assert report.counts["attempts"] == 2000
     assert report.counts["events"] > 9000
-    assert report.counts["entries"] == 3970
+    assert report.counts["entries"] == 3990
 
 
 async def test_an_empty_database_is_clean(db):
@@ -209,7 +220,7 @@ async def test_an_empty_database_is_clean(db):
     assert report.counts["jobs"] == 0
 
 
-@pytest.mark.parametrize(("name", "n", "statement"), PLANTED)
+@pytest.mark.parametrize(("name", "n", "statement"), PLANTED, ids=NAMES)
 async def test_what_breaks_a_promise_is_named(db, filled, name, n, statement):
     write(filled, UNGUARD, statement)
 
@@ -218,6 +229,12 @@ async def test_what_breaks_a_promise_is_named(db, filled, name, n, statement):
     (check,) = [check for check in CHECKS if check.name == name]
     assert found(report)[name] == [tenant_of(n) if name.startswith("account") else job(n)]
     assert report.ok == (check.severity == "warning")
+
+
+async def test_what_had_to_be_told_so_long_ago_that_it_may_be_pruned_is_not_looked_for(db, filled):
+    write(filled, update("jobs", FAILED, f"{ADDRESSED}, finished_at = now() - interval '8 days'"))
+
+    assert (await verify(db)).ok
 
 
 def test_every_check_has_something_it_is_known_to_find():
