@@ -23,7 +23,7 @@ from app.http import Edge, KeyInAddress, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
 from app.jobs import bulk_routes as bulk
-from app.jobs import callbacks, receiver, stream
+from app.jobs import callbacks, quote_routes, receiver, stream
 from app.jobs import routes as jobs
 from app.jobs.hub import Hub
 from app.media import links
@@ -53,6 +53,7 @@ ASKING_WHO_CALLS: Final = (
     bulk.router,
     stream.router,
     files.router,
+    quote_routes.router,
     billing.router,
     endpoints.router,
     deliveries.router,

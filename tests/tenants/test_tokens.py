@@ -118,6 +118,9 @@ NEEDS = {
     "stream_events": "events",
     "stream_job_events": "events",
     "create_file": "files",
+    "list_files": "read",
+    "get_file": "read",
+    "get_file_content": "read",
 }
 
 
