@@ -19,7 +19,7 @@ from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.files import routes as files
-from app.http import Edge, KeyInAddress, cross_origin
+from app.http import Edge, KeyInAddress, Marked, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
 from app.jobs import bulk_routes as bulk
@@ -137,13 +137,15 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
+    # Each goes around those before it.
     app.add_middleware(
         Edge,
         body_limit=settings.body_limit_bytes,
         limits=_body_limits(settings),
-        hsts_s=settings.hsts_s,
+        slow_s=settings.slow_request_s,
     )
     cross_origin(app, settings.cors_origins)
+    app.add_middleware(Marked, hsts_s=settings.hsts_s)
     errors.install(app)
     for router in OPEN:
         app.include_router(router)
