@@ -46,7 +46,7 @@ token of `POST /v1/tokens` instead: short-lived, for one end user, with a bound 
 Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC. Errors are RFC 9457 problems with a
 stable `code`, and name every fault at once.
 """
-OPEN: Final = (media.router, files.served, receiver.router)
+OPEN: Final = (media.router, files.served, stream.linked, receiver.router)
 ASKING_WHO_CALLS: Final = (
     catalog.router,
     jobs.router,

@@ -171,6 +171,7 @@ async def test_operation_ids_are_stable(operations):
         "rotate_endpoint_secret",
         "rotate_key",
         "stream_events",
+        "get_job_events_link",
         "stream_job_events",
         "test_endpoint",
         "update_endpoint",

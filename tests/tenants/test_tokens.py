@@ -117,6 +117,7 @@ NEEDS = {
     "cancel_job": "cancel",
     "stream_events": "events",
     "stream_job_events": "events",
+    "get_job_events_link": "events",
     "create_file": "files",
     "list_files": "read",
     "get_file": "read",
