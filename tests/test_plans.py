@@ -32,7 +32,7 @@ from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.tenants import auth
+from app.tenants import auth, minting
 from app.tenants.caller import Caller
 from tests import factories as make
 from tests.conftest import admin, copied, url_of
@@ -299,6 +299,8 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "file in use": lambda tenant: partial(files.in_use, tenant_id=tenant, file_id=tenant),
     "release files": lambda tenant: partial(files.release, tenant_id=tenant, job_id=tenant),
     "prune files": lambda _: partial(pruner.hide, limit=100),
+    "tokens": lambda tenant: partial(minting.live_tokens, tenant_id=tenant, **PAGE),
+    "tokens by cursor": lambda tenant: partial(minting.live_tokens, tenant_id=tenant, before=tenant, **PAGE),
     "browser token": lambda _: partial(auth.find, text="ct_x"),
 }
 
