@@ -90,6 +90,12 @@ class BodyTooLarge(AppError):
     status, code = 413, "body_too_large"
 
 
+class BodyTooSlow(AppError):
+    """The body came too slowly, or not at all."""
+
+    status, code = 408, "body_too_slow"
+
+
 class Unavailable(AppError):
     """Something this needs can't be reached right now; with the same Idempotency-Key a repeat is safe."""
 
@@ -153,6 +159,9 @@ def _pointer(loc: Sequence[int | str]) -> str:
 def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for a route that may answer with *errors*, each with an example."""
     answers: dict[int | str, dict[str, Any]] = {}
+    if BodyTooLarge in errors:
+        # Whatever has a body may also be sent too slowly.
+        errors = (*errors, BodyTooSlow)
     for error in errors:
         example = {
             "type": f"urn:callsheet:problem:{error.code}",
@@ -187,8 +196,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
-        if error.status_code == BodyTooLarge.status:
-            return problem(BodyTooLarge(headers={"Connection": "close"}), request)
+        of_bodies = {BodyTooLarge.status: BodyTooLarge, BodyTooSlow.status: BodyTooSlow}
+        if error.status_code in of_bodies:
+            return problem(of_bodies[error.status_code](headers={"Connection": "close"}), request)
         if error.status_code == 400:
             # FastAPI's word for a body that it couldn't even read as JSON.
             fault = Fault(pointer="", code="unreadable", detail="The body must be JSON, in UTF-8.")

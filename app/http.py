@@ -15,11 +15,11 @@ from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body import Body
 from app.db import new_id
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
 from app.transport import PooledTransport
@@ -50,19 +50,15 @@ class KeyInAddress(AppError):
     status, code = 400, "key_in_address"
 
 
-class Edge:
+class Marked:
     """
-    The outermost layer: names every request, bounds its body, sets the headers every answer carries, and
-    turns what nobody caught into a plain 500.
+    The outermost layer: names every request, and sets the headers that every answer carries, whoever makes it.
 
-    Plain ASGI: Starlette's BaseHTTPMiddleware costs more than the whole request behind it.
+    Plain ASGI, as all here: Starlette's BaseHTTPMiddleware costs more than the whole request behind it.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, limits: Mapping[str, int], hsts_s: int | None = None) -> None:
-        """Takes bodies of *body_limit* bytes, and where a path begins as *limits* says, of as many as stand there."""
+    def __init__(self, app: ASGIApp, *, hsts_s: int | None = None) -> None:
         self._app = app
-        self._body_limit = body_limit
-        self._limits = limits
         self._told = {"Strict-Transport-Security": f"max-age={hsts_s}"} if hsts_s else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,39 +67,60 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = request_id = str(new_id())
-        limit = self._limit(scope["path"])
-        taken, started = 0, False
-        also_told = dict(self._told)
-        scope["also_told"] = also_told
-
-        async def bounded_receive() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise HTTPException(BodyTooLarge.status)
-            return message
+        scope["also_told"] = also_told = dict(self._told)
 
         async def marked_send(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 _add_headers(message, {"X-Request-Id": request_id, **also_told})
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            refusal = _refused_unread(scope, limit)
-            if refusal is not None:
-                await _tell(refusal, scope, marked_send)
-                return
-            try:
-                await self._app(scope, bounded_receive, marked_send)
-            except ClientDisconnect:
-                log.info("client_gone")
-            except Exception as error:  # noqa: BLE001 - the last one to catch anything
-                _log_failure(error)
-                if not started:
-                    await _tell(Unexpected(), scope, marked_send)
+            await self._app(scope, receive, marked_send)
+
+
+class Edge:
+    """
+    The layer around everything of ours: bounds a request's body, and turns what nobody caught into a plain 500.
+
+    Only `Marked` and what tells pages of other origins are outside, so that they can read even what goes wrong here.
+    """
+
+    def __init__(self, app: ASGIApp, *, body_limit: int, limits: Mapping[str, int], slow_s: float) -> None:
+        """
+        Takes bodies of *body_limit* bytes, and where a path begins as *limits* says, of as many as stand there.
+
+        How long they may take, *slow_s* says, as `Body` has it.
+        """
+        self._app = app
+        self._body_limit = body_limit
+        self._limits = limits
+        self._slow_s = slow_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit(scope["path"])
+        refusal = _refused_unread(scope, limit)
+        if refusal is not None:
+            await _tell(refusal, scope, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, Body(receive, limit=limit, slow_s=self._slow_s).receive, watched_send)
+        except ClientDisconnect:
+            log.info("client_gone")
+        except Exception as error:  # noqa: BLE001 - the last one to catch anything
+            _log_failure(error)
+            if not started:
+                await _tell(Unexpected(), scope, send)
 
     def _limit(self, path: str) -> int:
         return next((limit for start, limit in self._limits.items() if path.startswith(start)), self._body_limit)
@@ -157,7 +174,6 @@ def cross_origin(app: Starlette, origins: str | None) -> None:
     if origins is None:
         return
     options: dict[str, Any] = {"allow_origins": origins.split(","), "allow_credentials": False, "max_age": 600}
-    # Outside of the edge, so that a page can read even what goes wrong there.
     app.add_middleware(
         CORSMiddleware,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],

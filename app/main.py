@@ -19,11 +19,11 @@ from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.files import routes as files
-from app.http import Edge, KeyInAddress, cross_origin
+from app.http import Edge, KeyInAddress, Marked, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
 from app.jobs import bulk_routes as bulk
-from app.jobs import callbacks, receiver, stream
+from app.jobs import callbacks, quote_routes, receiver, stream
 from app.jobs import routes as jobs
 from app.jobs.hub import Hub
 from app.media import links
@@ -47,13 +47,14 @@ Money is in USD, written as exact decimals in strings. Times are RFC 3339 in UTC
 stable `code`, and name every fault at once. Answers may come to have more fields, and more words where they have some:
 pass over those that you don't know.
 """
-OPEN: Final = (media.router, files.served, receiver.router)
+OPEN: Final = (media.router, files.served, stream.linked, receiver.router)
 ASKING_WHO_CALLS: Final = (
     catalog.router,
     jobs.router,
     bulk.router,
     stream.router,
     files.router,
+    quote_routes.router,
     billing.router,
     endpoints.router,
     deliveries.router,
@@ -137,13 +138,15 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
+    # Each goes around those before it.
     app.add_middleware(
         Edge,
         body_limit=settings.body_limit_bytes,
         limits=_body_limits(settings),
-        hsts_s=settings.hsts_s,
+        slow_s=settings.slow_request_s,
     )
     cross_origin(app, settings.cors_origins)
+    app.add_middleware(Marked, hsts_s=settings.hsts_s)
     errors.install(app)
     for router in OPEN:
         app.include_router(router)

@@ -248,6 +248,13 @@ class Settings(BaseSettings):
         default=1_000_000, description="Largest request body taken, not counting data: URIs and uploads"
     )
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
+    slow_request_s: Seconds = Field(
+        default=30.0,
+        description="How long a client may take over a request's head, and over its body beyond 10,000 bytes a second",
+    )
+    keep_alive_s: Count = Field(
+        default=5, description="How long a connection without a request is kept; behind a proxy, longer than it does"
+    )
     streams_at_once: Count = Field(
         default=10_000, description="Event streams and waiting requests an API process serves at once"
     )

@@ -9,6 +9,7 @@ import asyncio
 from typing import Final, Protocol
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -39,10 +40,14 @@ def line(data: str, *, event: str, id: str | int | None = None) -> bytes:  # noq
 
 
 async def hang_up(receive: Receive, source: Source) -> None:
-    """End *source* once the client has gone away; the request's body must have been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    source.end()
+    """End *source* once the client has gone away, or sends a body that isn't taken."""
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except HTTPException as error:
+        log.info("stream_ended", why=error.detail)
+    finally:
+        source.end()
 
 
 class EventStream(Response):

@@ -50,6 +50,9 @@ async def test_a_page_of_a_listed_origin_may_call_and_read_the_headers_it_needs(
     asked = await public.options("/v1/jobs", headers=asks)
     called = await public.get("/v1/jobs", headers={"Origin": PAGE})
 
+    assert asked.headers["x-request-id"] != called.headers["x-request-id"]
+    for name in ("x-content-type-options", "referrer-policy", "strict-transport-security", "content-security-policy"):
+        assert asked.headers[name] == called.headers[name]
     assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, PAGE)
     assert "access-control-allow-credentials" not in asked.headers
     assert (called.status_code, called.headers["access-control-allow-origin"]) == (401, PAGE)
@@ -57,10 +60,30 @@ async def test_a_page_of_a_listed_origin_may_call_and_read_the_headers_it_needs(
     assert {"Location", "Idempotent-Replayed", "RateLimit", "Retry-After", "X-Request-Id"} <= set(exposed)
 
 
+@pytest.mark.parametrize("refused", ["an address", "a size", "a failure"])
+async def test_a_page_can_read_what_goes_wrong_at_the_edge(public, monkeypatch, refused):
+    path, content = "/v1/jobs", b""
+    if refused == "an address":
+        path += "?token=x"
+    elif refused == "a size":
+        content = b" " * 20_000_000
+    else:
+        monkeypatch.delattr(public._transport.app.state, "known")
+
+    answer = await public.post(path, content=content, headers={"Origin": PAGE, "Authorization": "Bearer x"})
+
+    codes = {"an address": "key_in_address", "a size": "body_too_large", "a failure": "internal_error"}
+    assert answer.json()["code"] == codes[refused]
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
 async def test_a_page_of_another_origin_may_not(public, api):
     asks = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
 
-    assert (await public.options("/v1/jobs", headers=asks)).status_code == 400
+    asked = await public.options("/v1/jobs", headers=asks)
+    assert (asked.status_code, asked.headers["x-content-type-options"]) == (400, "nosniff")
+    assert "access-control-allow-origin" not in asked.headers
     answer = await public.get("/v1/jobs", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers
     # Without the setting, no page may.

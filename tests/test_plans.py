@@ -37,7 +37,7 @@ from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
 from app.media.tables import Output
-from app.tenants import audit, auth, known
+from app.tenants import audit, auth, known, minting
 from app.tenants.caller import Caller
 from tests import factories as make
 from tests import history
@@ -285,12 +285,15 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
     "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
     **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
-    "files": lambda tenant: partial(files.page, tenant_id=tenant, **PAGE),
-    "files by cursor": lambda tenant: partial(files.page, tenant_id=tenant, before=tenant, **PAGE),
+    "files": lambda tenant: partial(files.page, caller=caller(tenant), **PAGE),
+    "files by cursor": lambda tenant: partial(files.page, caller=caller(tenant), before=tenant, **PAGE),
+    "files named": lambda tenant: partial(files.known, caller=caller(tenant), wanted=[tenant]),
     "files taken": lambda tenant: partial(files.taken, tenant_id=tenant),
     "file in use": lambda tenant: partial(files.in_use, tenant_id=tenant, file_id=tenant),
     "release files": lambda tenant: partial(files.release, tenant_id=tenant, job_id=tenant),
     "prune files": lambda _: partial(pruner.hide, limit=100),
+    "tokens": lambda tenant: partial(minting.live_tokens, tenant_id=tenant, **PAGE),
+    "tokens by cursor": lambda tenant: partial(minting.live_tokens, tenant_id=tenant, before=tenant, **PAGE),
     "browser token": lambda _: partial(auth.find, text="ct_x"),
 }
 

@@ -1,4 +1,4 @@
-"""POST /v1/quotes, GET /v1/balance, GET /v1/ledger."""
+"""GET /v1/balance, GET /v1/ledger; what an order costs, or why it can't be priced."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,13 +8,13 @@ from sqlalchemy import select
 
 from app import paging
 from app.billing import queries
-from app.billing.prices import Quote, Unpriced, quote
-from app.billing.schemas import BalanceView, EntryView, LedgerPage, QuoteOrder, QuoteView
+from app.billing.prices import Quote, quote
+from app.billing.schemas import BalanceView, EntryView, LedgerPage
 from app.billing.tables import Account, Kind
-from app.catalog.catalog import Catalog, UnknownModel
+from app.catalog.catalog import Catalog
 from app.db import Database
-from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, Unavailable, problems
-from app.tenants.auth import BillingReader, MayAsk, Unauthorized
+from app.errors import AppError, Fault, InvalidRequest, Unavailable, problems
+from app.tenants.auth import BillingReader, Unauthorized
 from app.tenants.caller import Forbidden
 
 router = APIRouter(prefix="/v1")
@@ -28,33 +28,15 @@ class InvalidOrder(AppError):
 
 def priced(catalog: Catalog, model_id: str, value: dict[str, Any]) -> Quote:
     """The price of an order. Raises UnknownModel, InvalidOrder with every fault of the input, or Unpriced."""
-    model = catalog.known(model_id)
-    if faults := model.faults(value):
-        raise InvalidOrder(errors=[Fault(pointer=f"/input{at}", code=code, detail=told) for at, code, told in faults])
-    return quote(model, value)
+    if faults := input_faults(catalog, model_id, value):
+        raise InvalidOrder(errors=faults)
+    return quote(catalog.known(model_id), value)
 
 
-@router.post(
-    "/quotes",
-    tags=["Money"],
-    operation_id="create_quote",
-    summary="Price an order",
-    responses=problems(
-        Unauthorized,
-        Forbidden,
-        UnknownModel,
-        BodyTooLarge,
-        InvalidOrder,
-        InvalidRequest,
-        Unpriced,
-        Unavailable,
-    ),
-)
-async def create_quote(request: Request, caller: MayAsk, order: QuoteOrder) -> QuoteView:
-    """What the order would cost, checked exactly as `POST /v1/jobs` would check it; nothing is held or kept."""
-    if not caller.may_use(order.model):
-        raise Forbidden("This token may not order from this model.")
-    return QuoteView.of(order.model, priced(request.app.state.catalog, order.model, order.input))
+def input_faults(catalog: Catalog, model_id: str, value: dict[str, Any]) -> list[Fault]:
+    """Everything wrong with *value* as the model's input, files aside. Raises UnknownModel."""
+    found = catalog.known(model_id).faults(value)
+    return [Fault(pointer=f"/input{at}", code=code, detail=told) for at, code, told in found]
 
 
 @router.get(

@@ -28,7 +28,16 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     from app.main import create_app  # noqa: PLC0415
 
     settings = _settings(bind=host, port=port)
-    server = Server(config(create_app(settings), settings.bind, settings.port, stop_s=4))
+    server = Server(
+        config(
+            create_app(settings),
+            settings.bind,
+            settings.port,
+            stop_s=4,
+            head_s=settings.slow_request_s,
+            keep_alive_s=settings.keep_alive_s,
+        )
+    )
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

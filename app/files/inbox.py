@@ -71,13 +71,15 @@ class Inbox:
     most_bytes: int
     limits: Limits = field(default_factory=Limits)
 
-    async def receive(self, tenant_id: UUID, incoming: Incoming, *, at_most: int) -> Received:
+    async def receive(
+        self, tenant_id: UUID, incoming: Incoming, *, at_most: int, end_user: str | None = None
+    ) -> Received:
         """
-        The file that *incoming* brings, of *at_most* bytes, whole in storage.
+        The file that *incoming* brings for *end_user*, of *at_most* bytes, whole in storage.
 
         Raises FilesFull, Unavailable, and whatever the parts raise; then nothing of it is left.
         """
-        row = await self.db.run(partial(self._make_room, tenant_id=tenant_id, size=at_most))
+        row = await self.db.run(partial(self._make_room, tenant_id=tenant_id, size=at_most, end_user=end_user))
         try:
             await self._store(row.path, incoming)
         except BaseException:
@@ -132,7 +134,7 @@ class Inbox:
         except (*FAILURES, SQLAlchemyError) as error:
             log.warning("file_not_cleared", file_id=str(file_id), why=type(error).__name__)
 
-    async def _make_room(self, session: AsyncSession, tenant_id: UUID, size: int) -> File:
+    async def _make_room(self, session: AsyncSession, tenant_id: UUID, size: int, end_user: str | None = None) -> File:
         # Uploads of one tenant queue here for a moment, or two at once would share the last free place.
         await session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True))
         count, taken = await queries.taken(session, tenant_id)
@@ -145,6 +147,7 @@ class Inbox:
         row = File(
             tenant_id=tenant_id,
             id=file_id,
+            end_user=end_user,
             path=f"{tenant_id}/files/{file_id}",
             size=size,
             prune_at=func.now() + longest,

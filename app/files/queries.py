@@ -2,13 +2,26 @@
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.files.tables import File, FileUse
+from app.tenants.caller import Caller
+
+
+def visible(caller: Caller) -> list[ColumnElement[bool]]:
+    """What a WHERE clause must hold so that it finds stored files of *caller*'s only, as its token narrows them."""
+    mine = [File.tenant_id == caller.tenant_id, File.stored_at.is_not(None)]
+    if caller.token is not None:
+        mine.append(File.end_user == caller.token.end_user)
+    return mine
+
+
+async def seen(session: AsyncSession, caller: Caller, file_id: UUID) -> File | None:
+    """The stored file, or None if it isn't there or not for *caller* to see."""
+    return await session.scalar(select(File).where(*visible(caller), File.id == file_id))
 
 
 async def get(session: AsyncSession, tenant_id: UUID, file_id: UUID) -> File | None:
@@ -17,9 +30,9 @@ async def get(session: AsyncSession, tenant_id: UUID, file_id: UUID) -> File | N
     return await session.scalar(wanted)
 
 
-async def page(session: AsyncSession, tenant_id: UUID, *, limit: int, before: UUID | None = None) -> Sequence[File]:
-    """Up to *limit* of the tenant's files, newest first, older than the file *before*."""
-    wanted: list[Any] = [File.tenant_id == tenant_id, File.stored_at.is_not(None)]
+async def page(session: AsyncSession, caller: Caller, *, limit: int, before: UUID | None = None) -> Sequence[File]:
+    """Up to *limit* of *caller*'s files, newest first, older than the file *before*."""
+    wanted = visible(caller)
     if before is not None:
         wanted.append(File.id < before)
     return (await session.scalars(select(File).where(*wanted).order_by(File.id.desc()).limit(limit))).all()
@@ -32,9 +45,14 @@ async def taken(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
     return count, int(size)
 
 
-async def keep(session: AsyncSession, tenant_id: UUID, wanted: Collection[UUID], kept_for: timedelta) -> set[UUID]:
+async def known(session: AsyncSession, caller: Caller, wanted: Collection[UUID]) -> set[UUID]:
+    """Those of *wanted* that *caller* may use."""
+    return set(await session.scalars(select(File.id).where(*visible(caller), File.id.in_(wanted))))
+
+
+async def keep(session: AsyncSession, caller: Caller, wanted: Collection[UUID], kept_for: timedelta) -> set[UUID]:
     """
-    Those of *wanted* that are the tenant's, now kept for another while.
+    Those of *wanted* that *caller* may use, now kept for another while.
 
     They are locked until the transaction ends, so that none can be deleted between this look and the job's row.
     """
@@ -42,7 +60,7 @@ async def keep(session: AsyncSession, tenant_id: UUID, wanted: Collection[UUID],
         return set()
     mine = (
         update(File)
-        .where(File.tenant_id == tenant_id, File.id.in_(wanted), File.stored_at.is_not(None))
+        .where(*visible(caller), File.id.in_(wanted))
         .values(prune_at=func.now() + kept_for)
         .returning(File.id)
         .execution_options(synchronize_session=False)

@@ -20,7 +20,7 @@ from app.files.reaching import link_to
 from app.files.schemas import FilePage, FileView
 from app.files.tables import File
 from app.media import links, serving
-from app.tenants.auth import JobsReader, JobsWriter, MayUpload, Unauthorized
+from app.tenants.auth import JobsWriter, MayRead, MayUpload, Unauthorized
 from app.tenants.caller import Caller, Forbidden
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
@@ -72,18 +72,26 @@ async def create(
     filename: Annotated[
         str | None, Query(max_length=300, description="What to call it, if the body is the file itself")
     ] = None,
+    end_user: Annotated[
+        str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Whose it is, of your users")
+    ] = None,
 ) -> FileView:
     """
     An image, video or sound for a job's input: as the one file of a form, or as the body itself.
 
     Write the answer's `url` where an input takes an address. What the file is, is told from its bytes: png, jpg, webp,
     gif, avif, heic, mp4, mov, webm, mp3 and wav are taken. Sending it again makes another file.
+
+    What a browser token uploads is its end user's, whom `end_user` names for a key. Every key of yours can use it, of
+    browser tokens only those of the same end user.
     """
     inbox: Inbox = request.app.state.inbox
+    owner = caller.acting_for(end_user)
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     form = Form(request) if is_form else None
     incoming = Incoming(form.file() if form else request.stream(), inbox.limits)
-    received = await inbox.receive(caller.tenant_id, incoming, at_most=_announced(request, inbox.limits.size))
+    at_most = _announced(request, inbox.limits.size)
+    received = await inbox.receive(caller.tenant_id, incoming, at_most=at_most, end_user=owner)
     named = replace(received, name=safe_name(filename or (form.name if form else None)))
     try:
         file = await inbox.db.run(partial(inbox.show, file=named))
@@ -100,14 +108,12 @@ async def create(
     summary="List files",
     responses=problems(Unauthorized, Forbidden, InvalidRequest, Unavailable),
 )
-async def index(
-    request: Request, caller: JobsReader, limit: paging.Limit = 20, cursor: paging.Cursor = None
-) -> FilePage:
+async def index(request: Request, caller: MayRead, limit: paging.Limit = 20, cursor: paging.Cursor = None) -> FilePage:
     """Newest first."""
     before = paging.decode(cursor)
     db: Database = request.app.state.db
     async with db.reading_as(caller.tenant_id) as session:
-        files = await queries.page(session, caller.tenant_id, limit=limit + 1, before=before)
+        files = await queries.page(session, caller, limit=limit + 1, before=before)
     shown, next_cursor = paging.cut(files, limit)
     return FilePage(data=[FileView.of(file) for file in shown], next_cursor=next_cursor)
 
@@ -118,7 +124,7 @@ async def index(
     summary="Look at a file",
     responses=problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
 )
-async def show(request: Request, caller: JobsReader, file_id: Annotated[UUID, Path()]) -> FileView:
+async def show(request: Request, caller: MayRead, file_id: Annotated[UUID, Path()]) -> FileView:
     """What it is, how large, and until when it is kept."""
     return FileView.of(await _mine(request, caller, file_id))
 
@@ -152,7 +158,7 @@ async def delete(request: Request, caller: JobsWriter, file_id: Annotated[UUID, 
         **problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
     },
 )
-async def content(request: Request, caller: JobsReader, file_id: Annotated[UUID, Path()]) -> Response:
+async def content(request: Request, caller: MayRead, file_id: Annotated[UUID, Path()]) -> Response:
     """Leads to the file by a signed link that needs no key and works for 15 minutes."""
     file = await _mine(request, caller, file_id)
     token = links.token(await serving.key(request), link_to(file, timedelta(seconds=links.VALID_S)))
@@ -178,7 +184,7 @@ async def serve(request: Request, token: Annotated[str, Path(max_length=200)]) -
 async def _mine(request: Request, caller: Caller, file_id: UUID) -> File:
     db: Database = request.app.state.db
     async with db.reading_as(caller.tenant_id) as session:
-        file = await queries.get(session, caller.tenant_id, file_id)
+        file = await queries.seen(session, caller, file_id)
     if file is None:
         raise NotFound("No file has this id.")
     return file

@@ -13,6 +13,7 @@ FILE_EXAMPLE: Final[dict[str, Any]] = {
     "id": "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b",
     "url": "callsheet://files/0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b",
     "name": "first-frame.png",
+    "end_user": "user-42",
     "content_type": "image/png",
     "size": 482133,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -29,6 +30,7 @@ class FileView(BaseModel):
     id: UUID
     url: str = Field(description="Write this where an input takes an address, as in `image_url`; only you can use it")
     name: str | None = Field(description="What you called it, made safe")
+    end_user: str | None = Field(description="Whose it is; browser tokens reach their own end user's files only")
     content_type: str = Field(description="Told from its bytes")
     size: int = Field(description="In bytes")
     sha256: str = Field(description="Of its bytes, in hex")
@@ -47,6 +49,7 @@ class FileView(BaseModel):
             id=file.id,
             url=addresses.url_of(file.id),
             name=file.name,
+            end_user=file.end_user,
             content_type=file.content_type,
             size=file.size,
             sha256=file.sha256.hex(),

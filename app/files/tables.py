@@ -22,6 +22,8 @@ class File(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str | None]
+    end_user: Mapped[str | None]
+    """Whose it is, of those whom the tenant serves; a browser token reaches its own end user's files only."""
     path: Mapped[str]
     size: Mapped[int]
     content_type: Mapped[str | None]

@@ -163,15 +163,17 @@ async def _each(
             return await act(session, now)
 
         try:
-            return await db.run(do)
+            answer = await db.run(do)
         except AppError as error:
             return BulkAnswer(id=job.id, result=None, job=None, problem=told(error, request))
+        # At each commit: should the database go away half-way, what was done before is still told.
+        request.app.state.announcer.announce()
+        return answer
 
     if order.dry_run:
         data = [BulkAnswer(id=job.id, result=None, job=None, problem=None) for job in found]
     else:
         data = [await handled(job) for job in found]
-        request.app.state.announcer.announce()
     amount = money.to_text(sum((job.quoted for job in found), money.ZERO))
     return BulkAnswers(dry_run=order.dry_run, matched=len(found), more=more, amount=amount, data=data)
 

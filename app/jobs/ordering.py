@@ -12,7 +12,8 @@ from ssrfguard import Policy
 
 from app import money
 from app.billing.prices import Quote
-from app.billing.routes import priced
+from app.billing.routes import InvalidOrder, input_faults, priced
+from app.billing.schemas import QuoteOrder
 from app.callbacks.routes import check_url
 from app.catalog.catalog import Catalog
 from app.db import Database
@@ -80,6 +81,19 @@ class Terms:
         )
 
 
+async def quoted(db: Database, caller: Caller, terms: Terms, order: QuoteOrder) -> Quote:
+    """
+    The price of an order that `place` would take, as far as its model and input go.
+
+    Raises Forbidden (by its token), BodyTooLarge, UnknownModel, InvalidOrder with every fault, or Unpriced.
+    """
+    _check_model(caller, order.model)
+    _check_size(terms, order)
+    if faults := await _faults(db, caller, terms, order):
+        raise InvalidOrder(errors=faults)
+    return priced(terms.catalog, order.model, order.input)
+
+
 async def place(
     db: Database, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
 ) -> tuple[JobView, bool]:
@@ -90,6 +104,16 @@ async def place(
     UnknownModel, InvalidOrder, Unpriced, TooExpensive, TokenSpent, TokenOver, FilesFull, InsufficientFunds or
     IdempotencyConflict; then nothing was kept.
     """
+    try:
+        return await _place(db, caller, terms, order, idempotency_key)
+    except InvalidOrder as refused:
+        # Whatever it ran into first, it is told of everything.
+        raise InvalidOrder(errors=await _faults(db, caller, terms, order) or refused.errors) from None
+
+
+async def _place(
+    db: Database, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
+) -> tuple[JobView, bool]:
     order = _narrowed(caller, order)
     wanted = Order(
         model=order.model,
@@ -123,7 +147,10 @@ async def place(
             return job, False
         _judged(terms, wanted, order.max_cost)
     _check_size(terms, order)
-    async with lifting.lifted(terms.inbox, caller.tenant_id, order.input, limit=terms.data_uri_bytes) as lifted:
+    bringing = lifting.lifted(
+        terms.inbox, caller.tenant_id, order.input, end_user=order.end_user, limit=terms.data_uri_bytes
+    )
+    async with bringing as lifted:
         return await db.run(accept)
 
 
@@ -161,12 +188,16 @@ async def again(
 
 def _narrowed(caller: Caller, order: JobOrder) -> JobOrder:
     """*order* as the caller's token lets it be; a key's as it is. Raises Forbidden."""
-    if not caller.may_use(order.model):
-        raise Forbidden("This token may not order from this model.")
+    _check_model(caller, order.model)
     if caller.token is not None and order.callback_url is not None:
         # What goes there is signed in the tenant's name.
         raise Forbidden("This token may not say where callbacks go; leave callback_url out.")
     return order.model_copy(update={"end_user": caller.acting_for(order.end_user)})
+
+
+def _check_model(caller: Caller, model: str) -> None:
+    if not caller.may_use(model):
+        raise Forbidden("This token may not order from this model.")
 
 
 def _own_key(caller: Caller, idempotency_key: str | None) -> str | None:
@@ -180,7 +211,7 @@ async def _accept(
     session: AsyncSession, caller: Caller, terms: Terms, wanted: Order, quote: Quote, lifted: Lifted
 ) -> tuple[Job, bool]:
     """Where every order ends: its files are kept for as long as the job needs them, and the job is accepted."""
-    await lifting.settle(session, terms.inbox, caller.tenant_id, lifted)
+    await lifting.settle(session, terms.inbox, caller, lifted)
     return await intake.accept(session, caller, replace(wanted, input=lifted.input), quote)
 
 
@@ -197,7 +228,13 @@ def _judged(terms: Terms, wanted: Order, max_cost: str | None) -> Quote:
     return quote
 
 
-def _check_size(terms: Terms, order: JobOrder) -> None:
+async def _faults(db: Database, caller: Caller, terms: Terms, order: JobOrder | QuoteOrder) -> list[Fault]:
+    """Everything wrong with the order's input, by its model's schema and by the files it brings or names."""
+    by_schema = input_faults(terms.catalog, order.model, order.input)
+    return by_schema + await lifting.faults(db, caller, order.input, limit=terms.data_uri_bytes)
+
+
+def _check_size(terms: Terms, order: JobOrder | QuoteOrder) -> None:
     """Raises BodyTooLarge for an order that its job's row shouldn't hold."""
     if terms.sent_bytes is not None and terms.sent_bytes <= terms.body_bytes:
         return

@@ -285,6 +285,17 @@ class EventView(BaseModel):
         )
 
 
+class EventsLinkView(BaseModel):
+    """Where to follow a job without a key."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "/events/AZei…", "expires_at": "2026-11-22T14:45:00Z"}]}
+    )
+
+    url: str = Field(description="Relative to this service; hand it to nobody else")
+    expires_at: datetime
+
+
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 

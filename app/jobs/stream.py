@@ -1,23 +1,30 @@
-"""GET /v1/jobs/{id}/events and GET /v1/events: what happens to jobs, as it happens."""
+"""GET /v1/jobs/{id}/events, /v1/jobs/{id}/events/link, /events/{token}, /v1/events: what happens, as it happens."""
 
+from datetime import timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
+from app import clock
 from app.db import Database
 from app.errors import Fault, InvalidRequest, NotFound, Unavailable, problems
-from app.jobs import news
+from app.jobs import event_links, news
+from app.jobs.event_links import EventLink
 from app.jobs.hub import Hub, TooManyOfKey, TooManyStreams, Wanted
 from app.jobs.news import BEGINNING, Place
-from app.jobs.schemas import JOB_EXAMPLE, EventView
+from app.jobs.schemas import JOB_EXAMPLE, EventsLinkView, EventView
 from app.jobs.seeing import seen
 from app.jobs.states import ENDINGS, JobStatus
+from app.media import links, serving
+from app.media.serving import LinkExpired
 from app.sse import EventStream
+from app.tenants import auth
 from app.tenants.auth import MayFollow, Unauthorized
-from app.tenants.caller import Forbidden
+from app.tenants.caller import Caller, Forbidden
 
 router = APIRouter(prefix="/v1", tags=["Jobs"])
+linked = APIRouter(tags=["Jobs"], include_in_schema=False)
 
 LastEventId = Annotated[
     str | None,
@@ -80,7 +87,53 @@ async def follow(
     it to stop. The stream also ends, to be resumed, when the service restarts, when the key or token is over, and for
     who reads too slowly.
     """
+    return await _followed(request, caller, job_id, _number(last_event_id or last_event_id_))
+
+
+@router.get(
+    "/jobs/{job_id}/events/link",
+    operation_id="get_job_events_link",
+    summary="Follow a job from a browser's EventSource",
+    responses=problems(Unauthorized, Forbidden, NotFound, InvalidRequest, Unavailable),
+)
+async def link(request: Request, caller: MayFollow, job_id: Annotated[UUID, Path()]) -> EventsLinkView:
+    """
+    An address with the same events, for whoever holds it: an `EventSource` can't send `Authorization`.
+
+    It works for 15 minutes, and no longer than the key or token that asked for it. A stream that is open goes on; to
+    open one again later, ask for a new link, and hand on `last_event_id` in its query.
+    """
+    await seen(request, caller, job_id)
+    expires_at = clock.now().replace(microsecond=0) + timedelta(seconds=links.VALID_S)
+    by_token = caller.token.token_id if caller.token is not None else None
+    wanted = EventLink(caller.tenant_id, job_id, caller.key_id, by_token, expires_at)
+    token = event_links.token(await serving.key(request), wanted)
+    return EventsLinkView(url=f"/events/{token}", expires_at=expires_at)
+
+
+@linked.get("/events/{token}")
+async def follow_link(
+    request: Request,
+    token: Annotated[str, Path(max_length=200)],
+    last_event_id: LastEventId = None,
+    last_event_id_: Annotated[LastEventIdInQuery, Query(alias="last_event_id")] = None,
+) -> Response:
+    """What `follow` streams, for whoever holds a link to it, as long as who asked for the link may follow the job."""
     number = _number(last_event_id or last_event_id_)
+    link = event_links.read(await serving.key(request), token)
+    if link is None:
+        raise NotFound
+    if link.expires_at <= clock.now():
+        raise LinkExpired
+    db: Database = request.app.state.db
+    async with db.session() as session:
+        caller = await auth.again(session, link.tenant_id, link.key_id, link.token_id)
+    if caller is None:
+        raise LinkExpired("The key or token that asked for it works no more.")
+    return await _followed(request, caller, link.job_id, number)
+
+
+async def _followed(request: Request, caller: Caller, job_id: UUID, number: int) -> Response:
     job = await seen(request, caller, job_id)
     if job.status in ENDINGS and (number >= job.event_count or job.thinned_at is not None):
         return Response(status_code=204)

@@ -28,24 +28,35 @@ def key_of(secret: str) -> bytes:
 
 def token(key: bytes, link: Link) -> str:
     """*link* as the last part of an address."""
-    body = LAYOUT.pack(link.tenant_id.bytes, link.job_id.bytes, link.number, int(link.expires_at.timestamp()))
-    return urlsafe_b64encode(body + _signature(key, body)).decode().rstrip("=")
+    ids = (link.tenant_id.bytes, link.job_id.bytes)
+    return sealed(key, LAYOUT.pack(*ids, link.number, int(link.expires_at.timestamp())))
 
 
 def read(key: bytes, text: str) -> Link | None:
     """The link in *text*, expired or not; None if it isn't one of ours, to the letter."""
+    body = unsealed(key, text, LAYOUT.size)
+    if body is None:
+        return None
+    tenant, job, number, expires = LAYOUT.unpack(body)
+    return Link(UUID(bytes=tenant), UUID(bytes=job), number, datetime.fromtimestamp(expires, UTC))
+
+
+def sealed(key: bytes, body: bytes) -> str:
+    """*body* and its signature, as a part of an address."""
+    return urlsafe_b64encode(body + _signature(key, body)).decode().rstrip("=")
+
+
+def unsealed(key: bytes, text: str, size: int) -> bytes | None:
+    """The *size* bytes that were sealed in *text*; None if they weren't, to the letter."""
     try:
         raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
     except ValueError:
         return None
-    body, signature = raw[: LAYOUT.size], raw[LAYOUT.size :]
-    if len(body) != LAYOUT.size or not hmac.compare_digest(signature, _signature(key, body)):
+    body, signature = raw[:size], raw[size:]
+    if len(body) != size or not hmac.compare_digest(signature, _signature(key, body)):
         return None
     # Base64 has several spellings of the same bytes; ours is one.
-    if urlsafe_b64encode(raw).decode().rstrip("=") != text:
-        return None
-    tenant, job, number, expires = LAYOUT.unpack(body)
-    return Link(UUID(bytes=tenant), UUID(bytes=job), number, datetime.fromtimestamp(expires, UTC))
+    return body if urlsafe_b64encode(raw).decode().rstrip("=") == text else None
 
 
 def _signature(key: bytes, body: bytes) -> bytes:

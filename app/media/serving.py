@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class LinkExpired(AppError):
-    """This link has expired; ask for the job's output again."""
+    """This link has expired; ask for a new one."""
 
     status, code = 410, "link_expired"
 

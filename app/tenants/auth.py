@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -57,10 +57,25 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
     """The caller that the key or token *text* stands for, or None if it is unknown, revoked or expired."""
     wanted = digest(text)
     if text.startswith(TOKEN_PREFIX):
-        return await _of_token(session, wanted)
-    key = await session.scalar(select(ApiKey).where(ApiKey.digest == wanted, WORKS))
+        return await _of_token(session, BrowserToken.digest == wanted, to_be=wanted)
+    return await _of_key(session, ApiKey.digest == wanted, to_be=wanted)
+
+
+async def again(session: AsyncSession, tenant_id: UUID, key_id: UUID, token_id: UUID | None) -> Caller | None:
+    """A caller found before, by the ids of their key and token; None if one of them was revoked or has expired."""
+    if token_id is not None:
+        return await _of_token(session, BrowserToken.tenant_id == tenant_id, BrowserToken.id == token_id)
+    return await _of_key(session, ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)
+
+
+def _is(found: bytes, to_be: bytes | None) -> bool:
     # The index compared bytes at its own pace; this comparison's time tells nothing.
-    if key is None or not hmac.compare_digest(key.digest, wanted):
+    return to_be is None or hmac.compare_digest(found, to_be)
+
+
+async def _of_key(session: AsyncSession, *which: ColumnElement[bool], to_be: bytes | None = None) -> Caller | None:
+    key = await session.scalar(select(ApiKey).where(*which, WORKS))
+    if key is None or not _is(key.digest, to_be):
         return None
     return Caller(
         key.tenant_id,
@@ -71,19 +86,19 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
     )
 
 
-async def _of_token(session: AsyncSession, wanted: bytes) -> Caller | None:
+async def _of_token(session: AsyncSession, *which: ColumnElement[bool], to_be: bytes | None = None) -> Caller | None:
     found = await session.execute(
         select(BrowserToken, ApiKey.scopes, ApiKey.expires_at)
         .join(ApiKey, and_(ApiKey.tenant_id == BrowserToken.tenant_id, ApiKey.id == BrowserToken.api_key_id))
         .where(
-            BrowserToken.digest == wanted,
+            *which,
             BrowserToken.revoked_at.is_(None),
             BrowserToken.expires_at > func.now(),
             WORKS,
         )
     )
     row = found.one_or_none()
-    if row is None or not hmac.compare_digest(row[0].digest, wanted):
+    if row is None or not _is(row[0].digest, to_be):
         return None
     token, scopes, key_expires_at = row
     narrowing = Narrowing(

@@ -1,12 +1,12 @@
 """New tenants, keys and tokens, as rows; and how keys and tokens end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -160,6 +160,25 @@ async def create_token(
     await session.flush()
     await session.refresh(token)
     return token, minted.text
+
+
+async def live_tokens(
+    session: AsyncSession, tenant_id: UUID, *, limit: int, before: UUID | None = None, end_user: str | None = None
+) -> Sequence[BrowserToken]:
+    """Up to *limit* tokens of the tenant that work, newest first, older than the token *before*."""
+    wanted: list[ColumnElement[bool]] = [
+        BrowserToken.tenant_id == tenant_id,
+        BrowserToken.revoked_at.is_(None),
+        BrowserToken.expires_at > func.now(),
+        WORKS,
+    ]
+    if before is not None:
+        wanted.append(BrowserToken.id < before)
+    if end_user is not None:
+        wanted.append(BrowserToken.end_user == end_user)
+    of_key = and_(ApiKey.tenant_id == BrowserToken.tenant_id, ApiKey.id == BrowserToken.api_key_id)
+    newest = select(BrowserToken).join(ApiKey, of_key).where(*wanted).order_by(BrowserToken.id.desc())
+    return (await session.scalars(newest.limit(limit))).all()
 
 
 async def revoke_token(session: AsyncSession, tenant_id: UUID, token_id: UUID, actor: str) -> bool:

@@ -25,7 +25,9 @@ from app.tenants.schemas import (
     KeyRotation,
     KeyView,
     NewKeyView,
+    NewTokenView,
     TokenOrder,
+    TokenPage,
     TokenView,
 )
 from app.tenants.tables import ApiKey, AuditEntry
@@ -131,7 +133,7 @@ async def revoke_key(request: Request, caller: KeysWriter, key_id: KeyId) -> Res
     status_code=201,
     responses=problems(Unauthorized, Forbidden, BodyTooLarge, InvalidRequest, Unavailable),
 )
-async def create_token(request: Request, caller: JobsWriter, order: TokenOrder) -> TokenView:
+async def create_token(request: Request, caller: JobsWriter, order: TokenOrder) -> NewTokenView:
     """
     Safe in a page: it lives for minutes, sees and orders jobs of one end user only, and does nothing but its actions.
 
@@ -150,7 +152,31 @@ async def create_token(request: Request, caller: JobsWriter, order: TokenOrder) 
             max_spend=None if order.max_spend is None else Decimal(order.max_spend),
         )
     )
-    return TokenView.of(token, text)
+    return NewTokenView.of(token, token=text)
+
+
+@router.get(
+    "/tokens",
+    operation_id="list_tokens",
+    summary="List browser tokens",
+    responses=problems(Unauthorized, Forbidden, InvalidRequest, Unavailable),
+)
+async def list_tokens(
+    request: Request,
+    caller: JobsWriter,
+    limit: paging.Limit = 20,
+    cursor: paging.Cursor = None,
+    end_user: Annotated[
+        str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only those for this end user")
+    ] = None,
+) -> TokenPage:
+    """Those that work, of all your keys, newest first: whom they are for and what was spent, never the secrets."""
+    before = paging.decode(cursor)
+    db: Database = request.app.state.db
+    async with db.reading_as(caller.tenant_id) as session:
+        tokens = await minting.live_tokens(session, caller.tenant_id, limit=limit + 1, before=before, end_user=end_user)
+    shown, next_cursor = paging.cut(tokens, limit)
+    return TokenPage(data=[TokenView.of(token) for token in shown], next_cursor=next_cursor)
 
 
 @router.delete(

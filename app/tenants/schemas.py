@@ -29,12 +29,13 @@ KEY_EXAMPLE: Final[dict[str, Any]] = {
     "replaced_by": None,
 }
 TOKEN_EXAMPLE: Final[dict[str, Any]] = {
-    "token": "ct_3u0eHk1Zb0m0Yb6u2bq3s1wq0mVv0YJ8yqk9u0Wc5dE",
     "id": "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b",
+    "key_id": "0197a2b8-6c4e-7d31-9f00-000000000002",
     "end_user": "user-42",
     "actions": ["create", "read"],
     "models": ["fal-ai/kling-video/o3/4k/text-to-video"],
     "max_spend": "5.00",
+    "spent": "2.10",
     "created_at": "2026-11-22T14:30:00Z",
     "expires_at": "2026-11-22T14:40:00Z",
 }
@@ -149,32 +150,54 @@ class TokenOrder(BaseModel):
 
 
 class TokenView(BaseModel):
-    """A browser token just made."""
+    """A browser token, without its secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [TOKEN_EXAMPLE]})
 
-    token: str = Field(description="Send it as `Authorization: Bearer <token>`; shown this once")
     id: UUID
+    key_id: UUID = Field(description="The key that made it, and with which it ends")
     end_user: str
     actions: list[Action]
     models: list[str] | None
     max_spend: str | None
+    spent: str = Field(description="The price of all orders made with it so far, in USD")
     created_at: datetime
     expires_at: datetime
 
     @classmethod
-    def of(cls, token: BrowserToken, text: str) -> Self:
-        """*token* with its *text*."""
+    def of(cls, token: BrowserToken, /, **more: str) -> Self:
+        """*token* as its tenant sees it."""
         return cls(
-            token=text,
             id=token.id,
+            key_id=token.api_key_id,
             end_user=token.end_user,
             actions=[Action(action) for action in token.actions],
             models=token.models,
             max_spend=None if token.max_spend is None else money.to_text(Decimal(token.max_spend)),
+            spent=money.to_text(Decimal(token.spent)),
             created_at=_utc(token.created_at),
             expires_at=_utc(token.expires_at),
+            **more,
         )
+
+
+class NewTokenView(TokenView):
+    """A browser token just made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**TOKEN_EXAMPLE, "token": "ct_3u0eHk1Zb0m0Yb6u2bq3s1wq0mVv0YJ8yqk9u0Wc5dE"}]}
+    )
+
+    token: str = Field(description="Send it as `Authorization: Bearer <token>`; shown this once")
+
+
+class TokenPage(BaseModel):
+    """A page of browser tokens that work, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [TOKEN_EXAMPLE], "next_cursor": None}]})
+
+    data: list[TokenView]
+    next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")
 
 
 class AuditView(BaseModel):

@@ -165,3 +165,23 @@ async def test_jobs_of_others_are_never_meant(api, db, caller):
     await make.accept(db, await make.make_tenant(db))
 
     assert (await api.post("/v1/jobs/cancel", json={"dry_run": False})).json()["matched"] == 0
+
+
+async def test_what_was_done_before_the_database_went_away_is_announced(api, db, caller, monkeypatch):
+    await ids(api, 3)
+    announced: list[int] = []
+    done: list[Any] = []
+    run = Database.run
+    monkeypatch.setattr(api._transport.app.state.announcer, "announce", lambda: announced.append(len(done)))
+
+    async def twice(self, work):
+        if len(done) == 2:
+            raise OperationalError("UPDATE", {}, Exception("gone"))
+        answer = await run(self, work)
+        done.append(answer)
+        return answer
+
+    monkeypatch.setattr(Database, "run", twice)
+    answer = await api.post("/v1/jobs/cancel", json={"dry_run": False})
+
+    assert (answer.status_code, announced) == (503, [1, 2])

@@ -117,7 +117,11 @@ NEEDS = {
     "cancel_job": "cancel",
     "stream_events": "events",
     "stream_job_events": "events",
+    "get_job_events_link": "events",
     "create_file": "files",
+    "list_files": "read",
+    "get_file": "read",
+    "get_file_content": "read",
 }
 
 
@@ -319,6 +323,39 @@ async def test_a_token_ends_by_its_time_its_revocation_or_with_its_key(backend, 
 
     async with db.session() as session:
         assert await find(session, token["token"]) is None
+
+
+async def test_those_that_work_are_listed_in_pages_without_their_secrets(backend, db):
+    made = [await new_token(backend, end_user=whose) for whose in ("ann", "bob", "ann")]
+    await call(backend, made[0], "POST", "/v1/jobs", json=order())
+    expired, revoked = await new_token(backend), await new_token(backend)
+    async with db.session() as session:
+        over = text("UPDATE browser_tokens SET expires_at = now() WHERE id = :id")
+        await session.execute(over, {"id": expired["id"]})
+    await backend.delete(f"/v1/tokens/{revoked['id']}")
+
+    first = (await backend.get("/v1/tokens", params={"limit": 2})).json()
+    second = (await backend.get("/v1/tokens", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    anns = (await backend.get("/v1/tokens", params={"end_user": "ann"})).json()["data"]
+
+    assert [token["id"] for token in first["data"] + second["data"]] == [token["id"] for token in reversed(made)]
+    assert [token["id"] for token in anns] == [made[2]["id"], made[0]["id"]]
+    assert [token["spent"] for token in anns] == ["0.00", "2.10"]
+    assert second["next_cursor"] is None
+    assert all("token" not in token for token in first["data"])
+
+
+async def test_tokens_of_a_revoked_key_or_another_tenant_are_not_listed(backend, db):
+    await new_token(backend)
+    _, others = await make.make_key(db)
+    theirs = await backend.get("/v1/tokens", headers={"Authorization": f"Bearer {others}"})
+    (mine,) = (await backend.get("/v1/tokens")).json()["data"]
+    second = (await backend.post("/v1/keys", json={"name": "x", "scopes": ["jobs:write"]})).json()["key"]
+    await backend.delete(f"/v1/keys/{mine['key_id']}")
+
+    after = await backend.get("/v1/tokens", headers={"Authorization": f"Bearer {second}"})
+
+    assert (theirs.json()["data"], after.json()["data"]) == ([], [])
 
 
 async def test_another_tenants_token_cannot_be_revoked(backend, db):
