@@ -465,7 +465,7 @@ async def test_the_worker_watches_by_itself_and_says_so(world):
     async with world.db.session() as session:
         assert not (await queries.watched(session, 15)).going_on
 
-    assert await run_once(world.parts.chores()) == 5
+    assert await run_once(world.parts.chores()) == 8
 
     async with world.db.session() as session:
         watch_ = await queries.watched(session, 15)
