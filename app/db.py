@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -14,7 +14,13 @@ from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, MetaData, Text, tex
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase
 
 T = TypeVar("T")
@@ -34,6 +40,9 @@ READER: Final = "callsheet_reader"
 # Both settings end with the transaction, so a pooler's next one knows nothing of them; one round trip.
 BECOME_READER: Final = text(
     f"SELECT set_config('role', '{READER}', true), set_config('callsheet.tenant', :tenant, true)"
+)
+BECOME_READER_OF_ALL: Final = text(
+    f"SELECT set_config('role', '{READER}', true), set_config('callsheet.tenants', :tenants, true)"
 )
 
 
@@ -116,6 +125,7 @@ class Database:
             connect_args=POOLED if pooler else DIRECT,
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -137,6 +147,14 @@ class Database:
             await session.execute(BECOME_READER, {"tenant": str(tenant_id)})
             yield session
 
+    @asynccontextmanager
+    async def reading_as_all(self, tenant_ids: Collection[UUID]) -> AsyncIterator[AsyncSession]:
+        """`reading_as` for several tenants that ask for jobs at once; what is shown to whom is the statement's part."""
+        async with self.session() as session:
+            tenants = "{" + ",".join(map(str, tenant_ids)) + "}"
+            await session.execute(BECOME_READER_OF_ALL, {"tenants": tenants})
+            yield session
+
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """
         What *work* returns, once its transaction is committed.
@@ -153,6 +171,18 @@ class Database:
                     raise
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
+
+    async def run_one(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """
+        What *work*, one statement, returns once it is committed: a transaction in a single round trip.
+
+        It isn't repeated: `Gatherer`, who calls it, knows whose statement may be.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S), self._autocommitting.connect() as connection:
+                return await work(connection)
+        except TimeoutError:
+            raise PoolTimeout("Postgres gave no answer") from None
 
     async def insist(self, work: Callable[[AsyncSession], Awaitable[T]], *, for_s: float) -> T:
         """

@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -183,34 +183,37 @@ def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
     return answers
 
 
-def install(app: FastAPI) -> None:
-    """Tell every error of *app* as problem+json."""
+OF_BODIES: Final = {BodyTooLarge.status: BodyTooLarge, BodyTooSlow.status: BodyTooSlow}
+TOLD: Final = (AppError, RequestValidationError, HTTPException, *DATABASE_AWAY)
 
-    @app.exception_handler(AppError)
-    async def _(request: Request, error: AppError) -> Response:
-        return problem(error, request)
 
-    @app.exception_handler(RequestValidationError)
-    async def _(request: Request, error: RequestValidationError) -> Response:
-        return problem(InvalidRequest(errors=faults_of(error)), request)
-
-    @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> Response:
-        of_bodies = {BodyTooLarge.status: BodyTooLarge, BodyTooSlow.status: BodyTooSlow}
-        if error.status_code in of_bodies:
-            return problem(of_bodies[error.status_code](headers={"Connection": "close"}), request)
-        if error.status_code == 400:
+def answer(error: Exception, request: Request) -> Response:
+    """What is told of *error*, one of the kinds of TOLD."""
+    match error:
+        case AppError():
+            return problem(error, request)
+        case RequestValidationError():
+            return problem(InvalidRequest(errors=faults_of(error)), request)
+        case HTTPException(status_code=status) if status in OF_BODIES:
+            return problem(OF_BODIES[status](headers={"Connection": "close"}), request)
+        case HTTPException(status_code=400):
             # FastAPI's word for a body that it couldn't even read as JSON.
             fault = Fault(pointer="", code="unreadable", detail="The body must be JSON, in UTF-8.")
             return problem(InvalidRequest(errors=[fault]), request)
-        phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.lower().replace(" ", "_").replace("-", "_")
-        return _answer(_problem(request, error.status_code, code, phrase), error.headers)
+        case HTTPException():
+            phrase = HTTPStatus(error.status_code).phrase
+            code = phrase.lower().replace(" ", "_").replace("-", "_")
+            return _answer(_problem(request, error.status_code, code, phrase), error.headers)
+    # The driver's text quotes the statement's values; only its kind is told.
+    log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)
+    return problem(Unavailable(headers={"Retry-After": "1"}), request)
 
-    @app.exception_handler(DATABASE_AWAY[0])
-    @app.exception_handler(DATABASE_AWAY[1])
-    @app.exception_handler(DATABASE_AWAY[2])
-    async def _(request: Request, error: SQLAlchemyError) -> Response:
-        # The driver's text quotes the statement's values; only its kind is told.
-        log.warning("database_unavailable", kind=type(getattr(error, "orig", error)).__name__)
-        return problem(Unavailable(headers={"Retry-After": "1"}), request)
+
+def install(app: FastAPI) -> None:
+    """Tell every error of *app* as problem+json."""
+
+    async def tell(request: Request, error: Exception) -> Response:
+        return answer(error, request)
+
+    for kind in TOLD:
+        app.add_exception_handler(kind, tell)

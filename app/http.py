@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import httpx
 import structlog
 from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
-from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -169,17 +168,18 @@ async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
 
 
-def cross_origin(app: Starlette, origins: str | None) -> None:
-    """Let pages of *origins*, a list with commas, call *app* by bearer token; never by cookie."""
+def cross_origin(app: ASGIApp, origins: str | None) -> ASGIApp:
+    """*app*, which pages of *origins*, a list with commas, may call by bearer token; never by cookie."""
     if origins is None:
-        return
-    options: dict[str, Any] = {"allow_origins": origins.split(","), "allow_credentials": False, "max_age": 600}
-    app.add_middleware(
-        CORSMiddleware,
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins.split(","),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=TAKEN,
+        allow_credentials=False,
         expose_headers=EXPOSED,
-        **options,
+        max_age=600,
     )
 
 

@@ -11,6 +11,7 @@ import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import text
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import docs, errors, wakeup
 from app.billing import routes as billing
@@ -22,15 +23,16 @@ from app.files import routes as files
 from app.http import Edge, KeyInAddress, Marked, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
+from app.jobs import accepting, callbacks, looking, quote_routes, receiver, settling, stream
 from app.jobs import bulk_routes as bulk
-from app.jobs import callbacks, quote_routes, receiver, stream
 from app.jobs import routes as jobs
+from app.jobs.doors import Doors
 from app.jobs.hub import Hub
 from app.media import links
 from app.media import routes as media
 from app.settings import Settings
+from app.tenants import auth
 from app.tenants import routes as tenants
-from app.tenants.auth import TooManyRequests
 from app.tenants.known import Known
 from app.verify import routes as verify
 from app.wakeup import Announcer
@@ -81,7 +83,26 @@ TAGS: Final[list[dict[str, Any]]] = [
 ]
 
 
-def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+class Service(FastAPI):
+    """
+    The framework behind our own front.
+
+    As its middleware they would stand behind five layers of its own, which cost more than all of `Doors`.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what came past the front, by the routes."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | None = None) -> Service:
     """Callsheet's HTTP API as *settings* say; *fal_transport* stands in for the network to fal, in tests."""
 
     @asynccontextmanager
@@ -101,6 +122,10 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
             stack.callback(listening.cancel)
             app.state.db = parts.db
+            app.state.finding = auth.gatherer(parts.db)
+            app.state.accepting = accepting.gatherer(parts.db)
+            app.state.looking = looking.gatherer(parts.db, parts.caps)
+            app.state.settling = settling.gatherer(parts.db)
             app.state.catalog = parts.catalog
             app.state.caps = parts.caps
             app.state.measure = parts.measure
@@ -125,7 +150,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             keeping_books.cancel()
             await asyncio.gather(keeping_books, return_exceptions=True)
 
-    app = FastAPI(
+    app = Service(
         title="Callsheet",
         version=version("callsheet"),
         description=DESCRIPTION,
@@ -138,20 +163,18 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    # Each goes around those before it.
-    app.add_middleware(
-        Edge,
+    edge = Edge(
+        Doors(app.behind),
         body_limit=settings.body_limit_bytes,
         limits=_body_limits(settings),
         slow_s=settings.slow_request_s,
     )
-    cross_origin(app, settings.cors_origins)
-    app.add_middleware(Marked, hsts_s=settings.hsts_s)
+    app.front = Marked(cross_origin(edge, settings.cors_origins), hsts_s=settings.hsts_s)
     errors.install(app)
     for router in OPEN:
         app.include_router(router)
     for router in ASKING_WHO_CALLS:
-        app.include_router(router, responses=problems(KeyInAddress, TooManyRequests))
+        app.include_router(router, responses=problems(KeyInAddress, auth.TooManyRequests))
     callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)

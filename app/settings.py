@@ -255,6 +255,10 @@ class Settings(BaseSettings):
     keep_alive_s: Count = Field(
         default=5, description="How long a connection without a request is kept; behind a proxy, longer than it does"
     )
+    processes: Count = Field(
+        default=1,
+        description="API processes behind one port; each has its own DATABASE_POOL, and counts requests for itself",
+    )
     streams_at_once: Count = Field(
         default=10_000, description="Event streams and waiting requests an API process serves at once"
     )

@@ -16,8 +16,9 @@ from app.catalog.catalog import load
 from app.db import Database
 from app.fal.messages import Accepted, Outcome, Report
 from app.jobs import intake, lifecycle
-from app.jobs.intake import Intent, Order
+from app.jobs.intake import Intent
 from app.jobs.lifecycle import AttemptKey, JobKey
+from app.jobs.order import Order
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.media.tables import Output
 from app.tenants import minting

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from app.cli.trouble import Trouble
 from app.settings import Settings, SettingsError
 
 
-def serve(*, host: str | None = None, port: int | None = None) -> None:
+def serve(*, host: str | None = None, port: int | None = None, processes: int | None = None) -> None:
     """
     Serve the HTTP API.
 
@@ -23,13 +24,19 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
         Address to listen on instead of BIND.
     port
         Port to listen on instead of PORT.
+    processes
+        How many processes serve it, instead of PROCESSES.
     """
+    from uvicorn import Config  # noqa: PLC0415
+
     from app.cli.serving import Server, config  # noqa: PLC0415
+    from app.cli.several import Several  # noqa: PLC0415
     from app.main import create_app  # noqa: PLC0415
 
-    settings = _settings(bind=host, port=port)
-    server = Server(
-        config(
+    settings = _settings(bind=host, port=port, processes=processes)
+
+    def configured() -> Config:
+        return config(
             create_app(settings),
             settings.bind,
             settings.port,
@@ -37,11 +44,19 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
             head_s=settings.slow_request_s,
             keep_alive_s=settings.keep_alive_s,
         )
-    )
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        raise Trouble("The HTTP server could not start; its log line says why.")
+
+    def run(sockets: list[socket.socket] | None = None) -> None:
+        server = Server(configured())
+        with suppress(KeyboardInterrupt):
+            server.run(sockets)
+        if not server.started:
+            raise Trouble("The HTTP server could not start; its log line says why.")
+
+    if settings.processes == 1:
+        run()
+        return
+    with configured().bind_socket() as sock:
+        Several(settings.processes, lambda: run([sock])).run()
 
 
 def work() -> None:

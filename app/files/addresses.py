@@ -46,6 +46,11 @@ def data_uris(value: Any) -> list[Place]:
     return [place for place in _texts(value) if DATA.match(place.text)]
 
 
+def any_in(value: Any) -> bool:
+    """Whether *value* names a file or brings one."""
+    return any(place.text.startswith(PREFIX) or DATA.match(place.text) for place in _texts(value))
+
+
 def swapped(value: Any, others: Mapping[str, str]) -> Any:
     """*value* with each text that is a key of *others* swapped for what stands there."""
     if isinstance(value, str):

@@ -35,6 +35,7 @@ from app.jobs.bulk_schemas import (
 )
 from app.jobs.lifecycle import JobKey
 from app.jobs.ordering import Terms
+from app.jobs.schemas import JobView
 from app.jobs.states import ENDINGS, JobStatus
 from app.jobs.tables import Job
 from app.tenants.audit import audit
@@ -132,7 +133,7 @@ async def _place(request: Request, caller: Caller, order: BatchedOrder, key: str
 
     try:
         job, new = await ordering.place(db, caller, Terms.of(request), order, key)
-        return BatchAnswer(status=202 if new else 200, job=job, problem=None)
+        return BatchAnswer(status=202 if new else 200, job=JobView.model_validate(job), problem=None)
     except AppError as error:
         refused = error
     except DATABASE_AWAY as error:

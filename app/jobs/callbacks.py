@@ -43,7 +43,7 @@ class Callback(BaseModel):
     data: JobNews
 
 
-async def tell(session: AsyncSession, job: Job, listeners: list[UUID], kind: str, at: datetime, sequence: int) -> None:
+async def tell(session: AsyncSession, job: Any, listeners: list[UUID], kind: str, at: datetime, sequence: int) -> None:
     """Write down that *listeners* are to be told of *kind*, with *job* as it is now; in the caller's transaction."""
     news = JobNews(job=JobView.of(job), sequence=sequence)
     when = at.astimezone(UTC).isoformat().replace("+00:00", "Z")

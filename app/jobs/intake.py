@@ -5,27 +5,25 @@ Each function works inside the transaction it is given; `lifecycle` has what fol
 """
 
 import secrets
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, or_, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import leases
-from app.billing import ledger
+from app import leases, money
+from app.billing.ledger import InsufficientFunds
 from app.billing.prices import Quote
 from app.callbacks import outbox
 from app.db import new_id
 from app.errors import AppError
 from app.files import addresses
 from app.files import queries as files
-from app.jobs import accounts, lanes
+from app.jobs import accepting, accounts, lanes
+from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps, Choice, Room, choose
 from app.jobs.lifecycle import JobKey, end, note
-from app.jobs.states import AttemptStatus, JobStatus, Priority
+from app.jobs.order import Order
+from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, FalAccount, Job
 from app.jobs.tokens import new_token, token_digest
 from app.tenants import minting
@@ -48,23 +46,6 @@ class IdempotencyConflict(AppError):
     status, code = 409, "idempotency_conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a caller asks for, already checked against the model's schema."""
-
-    model: str
-    input: dict[str, Any]
-    metadata: dict[str, str] = field(default_factory=dict)
-    end_user: str | None = None
-    priority: Priority = Priority.NORMAL
-    run_after: datetime | None = None
-    deadline_s: float | None = None
-    callback_url: str | None = None
-    idempotency_key: str | None = None
-    digest: bytes = b""
-    retry_of: UUID | None = None
-
-
 class Intent(NamedTuple):
     """A job about to be sent, its attempt, and the token of the attempt's own webhook URL."""
 
@@ -83,51 +64,18 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
     IdempotencyConflict. Raises InsufficientFunds if the price can't be held, or TokenSpent
     if a browser token may not spend so much.
     """
-    job = await session.scalar(
-        insert(Job)
-        .values(
-            tenant_id=caller.tenant_id,
-            id=new_id(),
-            api_key_id=caller.key_id,
-            browser_token_id=caller.token and caller.token.token_id,
-            model=order.model,
-            input=order.input,
-            labels=order.metadata,
-            end_user=order.end_user,
-            priority=order.priority,
-            idempotency_key=order.idempotency_key,
-            order_digest=order.digest,
-            retry_of=order.retry_of,
-            callback_url=order.callback_url,
-            status=JobStatus.QUEUED,
-            event_count=1,
-            seconds=quote.seconds,
-            measured=quote.is_maximum,
-            min_seconds=quote.min_seconds,
-            step_seconds=quote.step_seconds,
-            price_per_second=quote.price.per_second,
-            base_amount=quote.price.base_amount,
-            base_seconds=quote.price.base_seconds,
-            quoted=quote.amount,
-            run_after=order.run_after,
-            deadline_at=func.now() + timedelta(seconds=order.deadline_s) if order.deadline_s is not None else None,
-            due_at=order.run_after or func.now(),
-        )
-        # A concurrent order with the same key, or retry of the same job, waits here until the first has committed.
-        .on_conflict_do_nothing()
-        .returning(Job)
-    )
-    if job is None:
+    (made,) = await accepting.accept(await session.connection(), [Accepting(caller, order, quote)])
+    if made is None:
+        # A concurrent order with the same key, or retry of the same job, has committed by now.
         replayed = await replay(session, caller, order)
-        assert replayed is not None, "nothing but a repeat conflicts"  # noqa: S101
+        if replayed is None:
+            raise InsufficientFunds(f"This order would hold {money.to_text(quote.amount)} USD.")
         return replayed, False
-    files.use(session, job.tenant_id, job.id, addresses.ids(order.input))
+    files.use(session, caller.tenant_id, made.id, addresses.ids(order.input))
     await minting.spend(session, caller, quote.amount)
-    await ledger.hold(session, job.tenant_id, job.id, quote.amount)
     if order.callback_url is not None:
-        await outbox.ensure_of_jobs(session, job.tenant_id)
-    note(session, job, "accepted")
-    return job, True
+        await outbox.ensure_of_jobs(session, caller.tenant_id)
+    return await session.get_one(Job, (caller.tenant_id, made.id)), True
 
 
 async def replay(session: AsyncSession, caller: Caller, order: Order) -> Job | None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Self
+from typing import Any, Self
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,9 +21,11 @@ from app.errors import AppError, BodyTooLarge, Fault
 from app.files import addresses, lifting
 from app.files.inbox import Inbox
 from app.files.lifting import Lifted
+from app.gather import Gatherer
 from app.jobs import intake
-from app.jobs.intake import Order
-from app.jobs.schemas import JobOrder, JobView
+from app.jobs.accepting import Accepting
+from app.jobs.order import Order
+from app.jobs.schemas import JobOrder, view
 from app.jobs.states import ENDINGS, JobStatus, Priority
 from app.jobs.tables import Job
 from app.tenants.caller import Caller, Forbidden
@@ -65,6 +67,8 @@ class Terms:
     data_uri_bytes: int
     sent_bytes: int | None
     """How large the request is that the order came in, if it said so."""
+    accepting: Gatherer[Accepting, Any]
+    """Where orders come together."""
 
     @classmethod
     def of(cls, request: Request) -> Self:
@@ -78,6 +82,7 @@ class Terms:
             body_bytes=state.settings.body_limit_bytes,
             data_uri_bytes=state.settings.data_uri_limit_bytes,
             sent_bytes=int(said) if said.isdecimal() else None,
+            accepting=state.accepting,
         )
 
 
@@ -96,13 +101,13 @@ async def quoted(db: Database, caller: Caller, terms: Terms, order: QuoteOrder) 
 
 async def place(
     db: Database, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
-) -> tuple[JobView, bool]:
+) -> tuple[dict[str, Any], bool]:
     """
-    The job for *order*, and whether it is new; files that the order brings are stored before its transaction begins.
+    The `view` of the job for *order*, and whether it is new.
 
-    Raises what a caller is told: Forbidden (by its token), BodyTooLarge, InvalidRequest (of the callback_url),
-    UnknownModel, InvalidOrder, Unpriced, TooExpensive, TokenSpent, TokenOver, FilesFull, InsufficientFunds or
-    IdempotencyConflict; then nothing was kept.
+    Files that the order brings are stored before its transaction begins. Raises what a caller is told: Forbidden (by
+    its token), BodyTooLarge, InvalidRequest (of the callback_url), UnknownModel, InvalidOrder, Unpriced, TooExpensive,
+    TokenSpent, TokenOver, FilesFull, InsufficientFunds, IdempotencyConflict or Unavailable; then nothing was kept.
     """
     try:
         return await _place(db, caller, terms, order, idempotency_key)
@@ -113,7 +118,7 @@ async def place(
 
 async def _place(
     db: Database, caller: Caller, terms: Terms, order: JobOrder, idempotency_key: str | None
-) -> tuple[JobView, bool]:
+) -> tuple[dict[str, Any], bool]:
     order = _narrowed(caller, order)
     wanted = Order(
         model=order.model,
@@ -125,30 +130,51 @@ async def _place(
         deadline_s=order.deadline_s,
         callback_url=order.callback_url,
         idempotency_key=_own_key(caller, idempotency_key),
-        digest=_digest(order),
+        digest=_digest(order) if idempotency_key is not None else b"",
     )
+    _check_size(terms, order)
+    if caller.token is None and order.callback_url is None and not addresses.any_in(order.input):
+        job = await _accepted_with_others(caller, terms, wanted, order.max_cost)
+        if job is not None:
+            return view(job), True
+    return await _place_alone(db, caller, terms, wanted, order.max_cost)
 
-    async def replayed(session: AsyncSession) -> JobView | None:
+
+async def _accepted_with_others(caller: Caller, terms: Terms, wanted: Order, max_cost: str | None) -> Any | None:
+    """The job, as its row has it; None if the order has to be looked at more closely."""
+    try:
+        quote = _judged(terms, wanted, max_cost)
+    except AppError:
+        # Unless it is a repeat: that brings its job, whatever changed since.
+        return None
+    return await terms.accepting(Accepting(caller, wanted, quote))
+
+
+async def _place_alone(
+    db: Database, caller: Caller, terms: Terms, wanted: Order, max_cost: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Like `place`, with a transaction for this order alone."""
+
+    async def replayed(session: AsyncSession) -> dict[str, Any] | None:
         job = await intake.replay(session, caller, wanted)
-        return JobView.of(job) if job is not None else None
+        return view(job) if job is not None else None
 
-    async def accept(session: AsyncSession) -> tuple[JobView, bool]:
+    async def accept(session: AsyncSession) -> tuple[dict[str, Any], bool]:
         # Before anything about the order is judged: a repeat brings its job, whatever changed since.
         repeated = await replayed(session)
         if repeated is not None:
             return repeated, False
-        quote = _judged(terms, wanted, order.max_cost)
+        quote = _judged(terms, wanted, max_cost)
         job, new = await _accept(session, caller, terms, wanted, quote, lifted)
-        return JobView.of(job), new
+        return view(job), new
 
-    if addresses.data_uris(order.input):
+    if addresses.data_uris(wanted.input):
         # The same look twice, so that a repeat, or an order that can't be taken, doesn't store files for nothing.
         if (job := await db.run(replayed)) is not None:
             return job, False
-        _judged(terms, wanted, order.max_cost)
-    _check_size(terms, order)
+        _judged(terms, wanted, max_cost)
     bringing = lifting.lifted(
-        terms.inbox, caller.tenant_id, order.input, end_user=order.end_user, limit=terms.data_uri_bytes
+        terms.inbox, caller.tenant_id, wanted.input, end_user=wanted.end_user, limit=terms.data_uri_bytes
     )
     async with bringing as lifted:
         return await db.run(accept)

@@ -24,7 +24,7 @@ from app.db import Database, new_id
 from app.errors import AppError, BodyTooLarge, Unavailable, problems
 from app.fal.messages import Report, Unreadable, read, webhook
 from app.fal.signature import KeysUnavailable, Unsigned, Verifier
-from app.jobs import lifecycle, queries, tokens
+from app.jobs import lifecycle, queries, settling, tokens
 from app.jobs.lifecycle import Applied, AttemptKey
 from app.jobs.tables import Attempt, WebhookDelivery
 from app.media.measure import Measure, Unmeasured
@@ -34,6 +34,9 @@ router = APIRouter(tags=["Webhooks from fal"])
 
 KEPT_BYTES: Final = 16_384
 """How much of a refused body is kept: enough to see what it was, too little to fill a disk with."""
+LONGEST_TOKEN: Final = 200
+SETTLED_BYTES: Final = 262_144
+"""How large a body may be that is settled together with others."""
 KEPT_HEADERS: Final = ("content-type", "user-agent", "x-fal-webhook-request-id", "x-fal-webhook-user-id")
 
 
@@ -112,17 +115,67 @@ class Allowance:
     responses=problems(WebhookUnsigned, WebhookUnknown, WebhookMismatch, BodyTooLarge, WebhookMalformed, Unavailable),
 )
 async def receive(
-    request: Request, token: Annotated[str, Path(description="The attempt's own token", max_length=200)]
+    request: Request, token: Annotated[str, Path(description="The attempt's own token", max_length=LONGEST_TOKEN)]
 ) -> Heard:
     """
     fal delivers a request's outcome here, signed with Ed25519 over the raw body.
 
     Delivering it again is safe: the first delivery settles the job, later ones change nothing.
     """
+    return Heard(applied=await hear(request, token))
+
+
+async def hear(request: Request, token: str) -> Applied:
+    """What the webhook *request* to *token* changed. Raises what `receive` answers."""
     state = request.app.state
-    db: Database = state.db
     body = await request.body()
     verdict, why, report = await _judge(state.verifier, request, body)
+    applied = None
+    if isinstance(report, Report):
+        applied = await _settled_with_others(request, token, body, report)
+    if applied is None:
+        applied = await _hear_alone(request, token, body, verdict, why, report)
+    if applied is Applied.OTHER_REQUEST:
+        raise WebhookMismatch
+    if applied is not Applied.ALREADY_ENDED:
+        # The result is there to be copied, or to be read.
+        state.announcer.announce()
+    return applied
+
+
+async def _settled_with_others(request: Request, token: str, body: bytes, report: Report) -> Applied | None:
+    """SETTLED, or None if the report has to be looked at more closely."""
+    tenant_id = tokens.tenant_of(token)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    if tenant_id is None or len(body) > SETTLED_BYTES:
+        return None
+    token_digest = tokens.token_digest(token)
+    job_id = await request.app.state.settling(
+        settling.Heard(
+            tenant_id,
+            token_digest,
+            report,
+            headers=_kept_headers(request),
+            body=text,
+            body_size=len(body),
+            digest=_digest(token_digest, body, Applied.SETTLED),
+        )
+    )
+    if job_id is None:
+        return None
+    log.info("job_reported", job_id=str(job_id), applied=Applied.SETTLED, by="webhook")
+    return Applied.SETTLED
+
+
+async def _hear_alone(
+    request: Request, token: str, body: bytes, verdict: Verdict, why: str | None, report: Report | Unreadable | None
+) -> Applied:
+    """Like `hear`, with transactions for this webhook alone."""
+    state = request.app.state
+    db: Database = state.db
     attempt = await db.run(lambda session: _find(session, token))
     if verdict is Verdict.GENUINE and attempt is None:
         verdict = Verdict.UNKNOWN
@@ -151,12 +204,7 @@ async def receive(
 
     applied = await db.run(apply)
     log.info("job_reported", job_id=str(attempt.job_id), applied=applied, by="webhook")
-    if applied is Applied.OTHER_REQUEST:
-        raise WebhookMismatch
-    if applied is not Applied.ALREADY_ENDED:
-        # The result is there to be copied, or to be read.
-        state.announcer.announce()
-    return Heard(applied=applied)
+    return applied
 
 
 async def _judge(
@@ -189,26 +237,33 @@ async def _measured_s(db: Database, measure: Measure, attempt: Attempt, report: 
     return await measure.seconds(report.output) if job is not None and job.measured else None
 
 
+def _kept_headers(request: Request) -> dict[str, str]:
+    return {name: request.headers[name][:200] for name in KEPT_HEADERS if name in request.headers}
+
+
+def _digest(token_digest: bytes, body: bytes, verdict: Verdict | Applied) -> bytes:
+    return hashlib.sha256(token_digest + body + verdict.encode()).digest()
+
+
 def _delivery(request: Request, token: str, body: bytes, attempt: Attempt | None) -> dict[str, Any]:
     return {
-        "headers": {name: request.headers[name][:200] for name in KEPT_HEADERS if name in request.headers},
+        "headers": _kept_headers(request),
         "body": body,
-        "digest": hashlib.sha256(tokens.token_digest(token) + body),
+        "digest": tokens.token_digest(token),
         "tenant_id": attempt and attempt.tenant_id,
         "attempt_id": attempt and attempt.id,
     }
 
 
 async def _keep(session: AsyncSession, verdict: Verdict | Applied, delivery: dict[str, Any]) -> None:
-    body, digest = delivery["body"], delivery["digest"].copy()
-    digest.update(verdict.encode())
+    body = delivery["body"]
     await session.execute(
         insert(WebhookDelivery)
         .values(
             {
                 **delivery,
                 "id": new_id(),
-                "digest": digest.digest(),
+                "digest": _digest(delivery["digest"], body, verdict),
                 "verdict": verdict,
                 "body": body[:KEPT_BYTES] if isinstance(verdict, Verdict) else body,
                 "body_size": len(body),

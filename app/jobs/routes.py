@@ -1,6 +1,7 @@
 """Jobs over REST, one at a time: order, list, look at, cancel, retry, fetch."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -15,7 +16,7 @@ from app.catalog.catalog import UnknownModel
 from app.db import Database
 from app.errors import AppError, BodyTooLarge, InvalidRequest, NotFound, Unavailable, problems
 from app.files.inbox import FilesFull
-from app.jobs import decisions, ordering, queries, seeing
+from app.jobs import decisions, looking, ordering, queries, seeing
 from app.jobs.decisions import AlreadyFinished
 from app.jobs.intake import IdempotencyConflict
 from app.jobs.lifecycle import JobKey
@@ -35,6 +36,9 @@ from app.tenants.caller import Forbidden
 from app.tenants.minting import TokenOver, TokenSpent
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+LONGEST_KEY: Final = 255
+KEY: Final = re.compile(r"^[\x21-\x7e]+$")
 
 
 class NotSafeYet(AppError):
@@ -84,8 +88,8 @@ async def create(
         str | None,
         Header(
             min_length=1,
-            max_length=255,
-            pattern=r"^[\x21-\x7e]+$",
+            max_length=LONGEST_KEY,
+            pattern=KEY.pattern,
             description="Makes a repeat safe: the same key brings back the same job",
             examples=["order-1001"],
         ),
@@ -105,7 +109,8 @@ async def create(
     base64, which becomes such a file before the job is kept.
     """
     db: Database = request.app.state.db
-    job, new = await ordering.place(db, caller, Terms.of(request), order, idempotency_key)
+    placed, new = await ordering.place(db, caller, Terms.of(request), order, idempotency_key)
+    job = JobView.model_validate(placed)
     _ordered(request, response, job, new)
     longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
@@ -170,7 +175,7 @@ async def show(
 
     With `Prefer: wait=N` an unfinished job is answered once it ends, or as it is after N seconds.
     """
-    (job,) = await shown(request, [await seen(request, caller, job_id)])
+    job = JobView.model_validate(await looking.found(request, caller, job_id))
     longest_s = wait_s(prefer)
     if longest_s and job.finished_at is None:
         return await ended(request, response, caller, job_id, longest_s) or job

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
@@ -11,7 +10,6 @@ from sqlalchemy import Row
 
 from app import clock, money
 from app.jobs.states import ENDINGS, JobStatus, Priority
-from app.jobs.tables import Job
 from app.jobs.waiting import WaitsFor
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -19,6 +17,11 @@ Label = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_.-]+$")]
 Amount = Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,6})?$", examples=["2.50"])]
 PriorityName = Literal["high", "normal", "low"]
+PRIORITIES: Final[Mapping[int, PriorityName]] = {
+    Priority.HIGH: "high",
+    Priority.NORMAL: "normal",
+    Priority.LOW: "low",
+}
 NO_REASONS: Final[Mapping[UUID, WaitsFor]] = {}
 
 ORDER_EXAMPLE: Final[dict[str, Any]] = {
@@ -210,40 +213,9 @@ class JobView(BaseModel):
     callback_url: str | None
 
     @classmethod
-    def of(cls, job: Job, reasons: Mapping[UUID, WaitsFor] = NO_REASONS) -> Self:
+    def of(cls, job: Any, reasons: Mapping[UUID, WaitsFor] = NO_REASONS) -> Self:
         """*job* as its tenant sees it; *reasons* say what waits for what in our queue."""
-        return cls(
-            id=job.id,
-            model=job.model,
-            status=JobStatus(job.status),
-            input=job.input,
-            output=job.output,
-            error=JobError(**job.error) if job.error else None,
-            waiting=_waiting(job, reasons.get(job.id)),
-            metadata=job.labels,
-            end_user=job.end_user,
-            priority=_priority_name(job.priority),
-            cost=_cost(job),
-            fal=FalView(request_id=job.fal_request_id, queue_position=job.queue_position),
-            attempts=job.attempts,
-            retry_of=job.retry_of,
-            callback_url=job.callback_url,
-            safe_error=SafeError(**job.safe_error) if job.safe_error else None,
-            **{
-                name: _utc(getattr(job, name))
-                for name in (
-                    "created_at",
-                    "run_after",
-                    "submitted_at",
-                    "started_at",
-                    "cancel_requested_at",
-                    "finished_at",
-                    "safe_at",
-                    "deadline_at",
-                    "thinned_at",
-                )
-            },
-        )
+        return cls.model_validate(view(job, reasons))
 
 
 class EventView(BaseModel):
@@ -281,7 +253,7 @@ class EventView(BaseModel):
             status=JobStatus(row.event_status if happened else row.status),
             why=row.why,
             created_at=(row.created_at if happened else row.at).astimezone(UTC),
-            waiting=_waiting(row),
+            waiting=Waiting.model_validate(waiting) if (waiting := _waiting(row)) else None,
         )
 
 
@@ -305,20 +277,59 @@ class JobPage(BaseModel):
     next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")
 
 
-def _cost(job: Job) -> Cost:
+def view(job: Any, reasons: Mapping[UUID, WaitsFor] = NO_REASONS) -> dict[str, Any]:
+    """
+    A `JobView` of *job*, any object with a job's columns, before anything looks whether it is one.
+
+    `JobView.of` looks; the doors where that would be most of the work answer with this as it is.
+    """
+    return {
+        "id": job.id,
+        "model": job.model,
+        "status": JobStatus(job.status),
+        "input": job.input,
+        "output": job.output,
+        "error": _error(job.error),
+        "waiting": _waiting(job, reasons.get(job.id)),
+        "metadata": job.labels,
+        "end_user": job.end_user,
+        "priority": PRIORITIES[job.priority],
+        "cost": _cost(job),
+        "fal": {"request_id": job.fal_request_id, "queue_position": job.queue_position},
+        "attempts": job.attempts,
+        "retry_of": job.retry_of,
+        "created_at": _utc(job.created_at),
+        "run_after": _utc(job.run_after),
+        "submitted_at": _utc(job.submitted_at),
+        "started_at": _utc(job.started_at),
+        "cancel_requested_at": _utc(job.cancel_requested_at),
+        "finished_at": _utc(job.finished_at),
+        "safe_at": _utc(job.safe_at),
+        "safe_error": job.safe_error,
+        "deadline_at": _utc(job.deadline_at),
+        "thinned_at": _utc(job.thinned_at),
+        "callback_url": job.callback_url,
+    }
+
+
+def _cost(job: Any) -> dict[str, Any]:
     seconds = job.seconds if job.charged_seconds is None else job.charged_seconds
-    return Cost(
-        currency="USD",
-        seconds=format(seconds.normalize(), "f"),
-        price_per_second=money.to_text(job.price_per_second),
-        quoted=money.to_text(job.quoted),
-        held=money.to_text(job.quoted if job.charged is None else Decimal(0)),
-        charged=None if job.charged is None else money.to_text(job.charged),
-        measured_seconds=None if job.measured_seconds is None else format(job.measured_seconds.normalize(), "f"),
-    )
+    return {
+        "currency": "USD",
+        "seconds": format(seconds.normalize(), "f"),
+        "price_per_second": money.to_text(job.price_per_second),
+        "quoted": money.to_text(job.quoted),
+        "held": money.to_text(job.quoted if job.charged is None else money.ZERO),
+        "charged": None if job.charged is None else money.to_text(job.charged),
+        "measured_seconds": None if job.measured_seconds is None else format(job.measured_seconds.normalize(), "f"),
+    }
 
 
-def _waiting(job: Job | Row[Any], reason: WaitsFor | None = None) -> Waiting | None:
+def _error(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {"errors": None, **error} if error else None
+
+
+def _waiting(job: Any, reason: WaitsFor | None = None) -> dict[str, Any] | None:
     status = JobStatus(job.status)
     if status in ENDINGS:
         return None
@@ -329,18 +340,7 @@ def _waiting(job: Job | Row[Any], reason: WaitsFor | None = None) -> Waiting | N
         waits_for = reason or ("run_after" if scheduled else "dispatch")
     else:
         waits_for = job.waiting_for or "fal"
-    return Waiting.model_validate(
-        {"for": waits_for, "queue_position": job.queue_position, "expected_at": _utc(job.expected_at)}
-    )
-
-
-def _priority_name(value: int) -> PriorityName:
-    names: dict[Priority, PriorityName] = {
-        Priority.HIGH: "high",
-        Priority.NORMAL: "normal",
-        Priority.LOW: "low",
-    }
-    return names[Priority(value)]
+    return {"for": waits_for, "queue_position": job.queue_position, "expected_at": _utc(job.expected_at)}
 
 
 def _utc(time: datetime | None) -> datetime | None:

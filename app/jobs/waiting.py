@@ -1,7 +1,7 @@
 """Why what is due waits in our queue: told when somebody asks, for nothing of it is written to the jobs."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,7 +10,6 @@ from app import clock
 from app.jobs import accounts, lanes
 from app.jobs.fairness import Caps, Room
 from app.jobs.states import JobStatus
-from app.jobs.tables import Job
 
 WaitsFor = Literal[
     "dispatch",
@@ -27,8 +26,12 @@ WaitsFor = Literal[
 ]
 
 
-async def reasons(session: AsyncSession, jobs: Iterable[Job], caps: Caps) -> dict[UUID, WaitsFor]:
-    """What each of *jobs* that is in our queue waits for, by its id; asks the same little, however many they are."""
+async def reasons(session: AsyncSession, jobs: Iterable[Any], caps: Caps) -> dict[UUID, WaitsFor]:
+    """
+    What each of *jobs* that is in our queue waits for, by its id; asks the same little, however many they are.
+
+    Rows with a job's columns will do.
+    """
     found = {job.id: _of_its_own(job) for job in jobs if job.status == JobStatus.QUEUED}
     due = [job for job in jobs if job.id in found and found[job.id] == "dispatch"]
     if due:
@@ -38,14 +41,14 @@ async def reasons(session: AsyncSession, jobs: Iterable[Job], caps: Caps) -> dic
     return found
 
 
-def _of_its_own(job: Job) -> WaitsFor:
+def _of_its_own(job: Any) -> WaitsFor:
     if job.run_after is not None and job.run_after > clock.now():
         return "run_after"
     # After a refusal it is sent again at a time of its own.
     return "fal" if job.waiting_for == "fal" and job.due_at is not None and job.due_at > clock.now() else "dispatch"
 
 
-def _held_up_by(job: Job, left: Room, locked: set[str]) -> WaitsFor:
+def _held_up_by(job: Any, left: Room, locked: set[str]) -> WaitsFor:
     if left.accounts.keys() <= locked:
         return "account_locked"
     if all(free <= 0 for name, free in left.accounts.items() if name not in locked):

@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 def main(owner: int, uid: int, gid: int, guard: str, command: list[str]) -> None:
     """Become *command*, run by *uid*; it gets a fast shutdown (SIGINT) when *owner* is gone."""
     # Loaded before the user changes, who may not be allowed to read Python's own files.
-    prctl = _load_prctl() if guard == "signal" else None
+    prctl = load_prctl() if guard == "signal" else None
     os.umask(0o077)
     if os.geteuid() == 0:
         os.setgroups([])
@@ -33,7 +33,7 @@ def main(owner: int, uid: int, gid: int, guard: str, command: list[str]) -> None
     os.execv(command[0], command)  # noqa: S606
 
 
-def _load_prctl() -> Callable[[int, int], int] | None:
+def load_prctl() -> Callable[[int, int], int] | None:
     """Linux's prctl, or None where there is none: macOS, or a Python built without ctypes."""
     try:
         import ctypes  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Who is calling: the Authorization header of a request, turned into a Caller."""
 
 import hmac
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
 from app.errors import AppError
+from app.gather import Gatherer
 from app.tenants.caller import Caller, Forbidden, Narrowing
 from app.tenants.keys import TOKEN_PREFIX, Action, Scope, digest
 from app.tenants.known import Known
@@ -21,6 +22,9 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="callsheet"'}
 
 # A key that works: a token lives no longer than the key it was made with.
 WORKS = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
+KEYS = select(
+    ApiKey.tenant_id, ApiKey.id, ApiKey.digest, ApiKey.scopes, ApiKey.expires_at, ApiKey.requests_per_minute
+).where(WORKS)
 
 
 class Unauthorized(AppError):
@@ -55,17 +59,37 @@ browser_bearer = HTTPBearer(
 
 async def find(session: AsyncSession, text: str) -> Caller | None:
     """The caller that the key or token *text* stands for, or None if it is unknown, revoked or expired."""
-    wanted = digest(text)
-    if text.startswith(TOKEN_PREFIX):
-        return await _of_token(session, BrowserToken.digest == wanted, to_be=wanted)
-    return await _of_key(session, ApiKey.digest == wanted, to_be=wanted)
+    return (await find_all(session, [text]))[0]
+
+
+async def find_all(session: AsyncSession, texts: Sequence[str]) -> list[Caller | None]:
+    """What `find` finds for each of *texts*; keys with one statement, however many."""
+    wanted = [digest(text) for text in texts]
+    keys = {row.digest: row for row in await session.execute(KEYS.where(ApiKey.digest.in_(set(wanted))))}
+    return [
+        await _of_token(session, BrowserToken.digest == each, to_be=each)
+        if text.startswith(TOKEN_PREFIX)
+        else _of_key(keys.get(each), to_be=each)
+        for text, each in zip(texts, wanted, strict=True)
+    ]
+
+
+def gatherer(db: Database) -> Gatherer[str, Caller | None]:
+    """Where a process's questions come together."""
+
+    async def ask(texts: Sequence[str]) -> list[Caller | None]:
+        async with db.session() as session:
+            return await find_all(session, texts)
+
+    return Gatherer(ask)
 
 
 async def again(session: AsyncSession, tenant_id: UUID, key_id: UUID, token_id: UUID | None) -> Caller | None:
     """A caller found before, by the ids of their key and token; None if one of them was revoked or has expired."""
     if token_id is not None:
         return await _of_token(session, BrowserToken.tenant_id == tenant_id, BrowserToken.id == token_id)
-    return await _of_key(session, ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)
+    found = await session.execute(KEYS.where(ApiKey.tenant_id == tenant_id, ApiKey.id == key_id))
+    return _of_key(found.one_or_none())
 
 
 def _is(found: bytes, to_be: bytes | None) -> bool:
@@ -73,8 +97,7 @@ def _is(found: bytes, to_be: bytes | None) -> bool:
     return to_be is None or hmac.compare_digest(found, to_be)
 
 
-async def _of_key(session: AsyncSession, *which: ColumnElement[bool], to_be: bytes | None = None) -> Caller | None:
-    key = await session.scalar(select(ApiKey).where(*which, WORKS))
+def _of_key(key: Any | None, *, to_be: bytes | None = None) -> Caller | None:
     if key is None or not _is(key.digest, to_be):
         return None
     return Caller(
@@ -114,6 +137,14 @@ async def _of_token(session: AsyncSession, *which: ColumnElement[bool], to_be: b
 
 async def caller_of(request: Request) -> Caller:
     """Who calls. Raises Unauthorized, or TooManyRequests for one who asks, or guesses, too often."""
+    # A door may have asked before it left the request to its route; it counts once.
+    caller: Caller | None = request.scope.get("caller")
+    if caller is None:
+        caller = request.scope["caller"] = await _counted(request)
+    return caller
+
+
+async def _counted(request: Request) -> Caller:
     known: Known = request.app.state.known
     kind, _, text = request.headers.get("authorization", "").partition(" ")
     text = text.strip()
@@ -122,9 +153,7 @@ async def caller_of(request: Request) -> Caller:
         key = digest(text)
         found = known.look(key)
         if not found and not known.is_stranger(key):
-            db: Database = request.app.state.db
-            async with db.session() as session:
-                found = await find(session, text)
+            found = await request.app.state.finding(text)
             known.remember(key, found)
     if not found:
         guess = known.failed(request.client.host if request.client else "")
@@ -156,14 +185,26 @@ async def tokens_still_good(session: AsyncSession, tokens: Collection[tuple[UUID
     return set(await session.scalars(found))
 
 
+def permitted(found: Caller, scope: Scope, action: Action | None) -> Caller:
+    """
+    *found*, if its key has *scope* and its token, should it be one, *action*; else raises Forbidden.
+
+    Without an *action*, browser tokens are refused.
+    """
+    if found.token is not None and action is None:
+        raise Forbidden("A browser token may not do that.")
+    if found.token is not None and action not in found.token.actions:
+        raise Forbidden(f"This token lacks the action {action}.")
+    if scope not in found.scopes:
+        raise Forbidden(f"It lacks the scope {scope}.")
+    return found
+
+
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
     """A dependency: the caller, if its key has *scope*; else 401 or 403. Browser tokens are refused."""
 
     async def caller(request: Request, _documented: Annotated[object, Security(bearer)]) -> Caller:
-        found = await caller_of(request)
-        if found.token is not None:
-            raise Forbidden("A browser token may not do that.")
-        return _with(found, scope)
+        return permitted(await caller_of(request), scope, None)
 
     return caller
 
@@ -180,18 +221,9 @@ def allows(scope: Scope, action: Action) -> Callable[..., Coroutine[Any, Any, Ca
         _documented: Annotated[object, Security(bearer)],
         _also: Annotated[object, Security(browser_bearer)],
     ) -> Caller:
-        found = await caller_of(request)
-        if found.token is not None and action not in found.token.actions:
-            raise Forbidden(f"This token lacks the action {action}.")
-        return _with(found, scope)
+        return permitted(await caller_of(request), scope, action)
 
     return caller
-
-
-def _with(found: Caller, scope: Scope) -> Caller:
-    if scope not in found.scopes:
-        raise Forbidden(f"It lacks the scope {scope}.")
-    return found
 
 
 # Keys only.

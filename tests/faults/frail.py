@@ -1,14 +1,18 @@
 """A database that fails at one exact transaction: as if the process died there, or the connection was cut."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
+from app.jobs import accepting, settling
+
+T = TypeVar("T")
 
 
 class Died(Exception):
@@ -54,3 +58,21 @@ class Frail(Database):
                 raise error
         if number == fault.number:
             raise error
+
+    async def run_one(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """A statement that is its own transaction fails like any other."""
+        async with self.session() as session:
+            return await work(await session.connection())
+
+
+@contextmanager
+def frail_api(state: Any, fault: Fault) -> Iterator[None]:
+    """The API of *state* has *fault* in what it writes, while the block runs."""
+    whole = {name: getattr(state, name) for name in ("db", "accepting", "settling")}
+    state.db = Frail(state.db, fault)
+    state.accepting, state.settling = accepting.gatherer(state.db), settling.gatherer(state.db)
+    try:
+        yield
+    finally:
+        for name, part in whole.items():
+            setattr(state, name, part)

@@ -49,13 +49,15 @@ def watch_commits() -> None:
     """Make every transaction of the product pass its two points, named for the function that does its work."""
     from app.db import Database  # noqa: PLC0415
 
-    run = Database.run
+    run, run_one = Database.run, Database.run_one
+
+    def name_of_step(work: Any) -> str:
+        while isinstance(work, partial):
+            work = work.func
+        return getattr(work, "__name__", "")
 
     async def watched(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        step = work
-        while isinstance(step, partial):
-            step = step.func
-        name = getattr(step, "__name__", "")
+        name = name_of_step(work)
 
         async def marked(session: Any) -> Any:
             done = await work(session)
@@ -70,7 +72,20 @@ def watch_commits() -> None:
             reach(f"{name}:after_commit")
         return done
 
+    async def watched_one(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        name = name_of_step(work)
+
+        async def marked(connection: Any) -> Any:
+            # The statement is its own commit; what can be before that is before all of it.
+            reach(f"{name}:before_commit")
+            return await work(connection)
+
+        done = await run_one(self, marked)
+        reach(f"{name}:after_commit")
+        return done
+
     Database.run = watched  # type: ignore[method-assign]
+    Database.run_one = watched_one  # type: ignore[method-assign]
 
 
 def name_of(method: str, path: str) -> str | None:

@@ -28,10 +28,11 @@ from app.jobs.tables import Attempt
 from app.verify.books import SimulatorBooks
 from app.verify.verifier import verify
 from tests import factories as make
-from tests.faults.frail import Fault, Frail, Moment
+from tests.faults.frail import Fault, Frail, Moment, frail_api
 from tests.faults.promises import check
 from tests.world import World
 
+FIRST = Fault(1, Moment.BEFORE, dies=False)
 Planting = Callable[[pytest.MonkeyPatch, World], Awaitable[None]]
 
 
@@ -65,21 +66,14 @@ async def told(world: World) -> None:
             await asyncio.sleep(0.01)
 
 
-def frail_api(world: World, number: int) -> None:
-    """The API's transaction of that *number* is rolled back at its commit."""
-    state = world.app.state
-    state.db = Frail(state.db, Fault(number, Moment.BEFORE, dies=False))
-
-
 # --- What must hold, whatever befalls it ----------------------------------------------------------------------
 
 
 async def an_order_whose_commit_fails(world: World) -> None:
-    # It finds the key, and accepts the order.
-    frail_api(world, 2)
     body = {"model": make.O3, "input": {"prompt": "a mecha", "duration": "5"}}
-    while not (answer := await world.api.post("/v1/jobs", json=body, headers={"Idempotency-Key": "1"})).is_success:
-        assert answer.status_code >= 500
+    with frail_api(world.app.state, FIRST):
+        while not (answer := await world.api.post("/v1/jobs", json=body, headers={"Idempotency-Key": "1"})).is_success:
+            assert answer.status_code >= 500
     await at_rest(world)
     await assert_kept(world, answer.json()["id"])
 
@@ -87,10 +81,9 @@ async def an_order_whose_commit_fails(world: World) -> None:
 async def a_webhook_whose_commit_fails(world: World) -> None:
     job = await world.order("[[sim: lost_answer]] a mecha")
     await world.dispatch()
-    # It finds the attempt, looks at its job, and settles it.
-    frail_api(world, 3)
-    await world.at_fal(60)
-    await told(world)
+    with frail_api(world.app.state, FIRST):
+        await world.at_fal(60)
+        await told(world)
     await world.rescue()
     await assert_kept(world, job["id"])
 
@@ -175,7 +168,15 @@ async def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch, _: World) -
                 raise
             return done[0]
 
+    async def hasty_one(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def step(session: Any) -> Any:
+            return await work(await session.connection())
+
+        return await hasty(self, step)
+
     monkeypatch.setattr(Database, "run", hasty)
+    for kind in (Database, Frail):
+        monkeypatch.setattr(kind, "run_one", hasty_one)
 
 
 async def sends_again_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch, _: World) -> None:

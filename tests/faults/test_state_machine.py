@@ -31,7 +31,7 @@ from app.verify.books import SimulatorBooks
 from app.verify.verifier import verify
 from tests import factories as make
 from tests.databases import Databases
-from tests.faults.frail import Died, Fault, Frail, Moment
+from tests.faults.frail import Died, Fault, Frail, Moment, frail_api
 from tests.faults.model import ENDINGS, Model, Seen, name_of
 from tests.faults.promises import check
 from tests.world import World, build
@@ -205,12 +205,8 @@ class Machine(RuleBasedStateMachine):
             self.model.answered(name, answer.json()["id"])
 
     def _frail_api(self, fault: Fault, coming: Any) -> None:
-        state = self.world.app.state
-        whole, state.db = state.db, Frail(state.db, fault)
-        try:
+        with frail_api(self.world.app.state, fault):
             self.do(coming)
-        finally:
-            state.db = whole
 
     async def _minutes_at_fal(self) -> None:
         await self.world.at_fal(100)

@@ -67,7 +67,7 @@ async def test_a_batch_that_cannot_be_read_is_refused_whole(api, db, caller):
 
 
 async def test_what_was_accepted_before_the_database_went_away_is_told(api, caller, monkeypatch):
-    run, calls = Database.run, 0
+    run, calls = Database.run_one, 0
 
     async def away(self, work):
         nonlocal calls
@@ -76,7 +76,7 @@ async def test_what_was_accepted_before_the_database_went_away_is_told(api, call
             raise OperationalError("SELECT", {}, Exception())
         return await run(self, work)
 
-    monkeypatch.setattr(Database, "run", away)
+    monkeypatch.setattr(Database, "run_one", away)
 
     answers = await batch(api, ORDER, ORDER, ORDER)
 

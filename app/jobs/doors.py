@@ -1,0 +1,115 @@
+"""
+The busy doors, before the framework: what comes often and plainly is answered here, in a fifth of the work.
+
+A door answers as its route in `routes` or `receiver` does, by the same functions. What it can't read, or isn't made
+for, it leaves alone, and the route takes it: so there is one place that says what is wrong with a request.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import Request, Response
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import errors
+from app.jobs import looking, ordering
+from app.jobs.ordering import Terms
+from app.jobs.receiver import LONGEST_TOKEN, hear
+from app.jobs.routes import KEY, LONGEST_KEY
+from app.jobs.schemas import JobOrder
+from app.tenants import keys
+from app.tenants.auth import caller_of, permitted
+
+Door = Callable[[Request], Awaitable[Response | None]]
+
+JSON: Final = "application/json"
+ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Doors:
+    """Tries the door for a request, if there is one; else, or if the door leaves it alone, the app."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        door = _door(scope) if scope["type"] == "http" else None
+        if door is None:
+            await self._app(scope, receive, send)
+            return
+        heard: list[Message] = []
+
+        async def hear() -> Message:
+            heard.append(await receive())
+            return heard[-1]
+
+        async def hear_again() -> Message:
+            return heard.pop(0) if heard else await receive()
+
+        request = Request(scope, hear)
+        try:
+            response = await door(request)
+        except errors.TOLD as error:
+            response = errors.answer(error, request)
+        if response is None:
+            await self._app(scope, hear_again, send)
+        else:
+            await response(scope, hear_again, send)
+
+
+def _door(scope: Scope) -> Door | None:
+    match scope["method"], scope["path"].split("/"):
+        case "POST", ["", "v1", "jobs"]:
+            return create
+        case "GET", ["", "v1", "jobs", _]:
+            return show
+        case "POST", ["", "webhooks", "fal", _]:
+            return receive
+    return None
+
+
+async def show(request: Request) -> Response | None:
+    """`GET /v1/jobs/{id}`, as `routes.show` answers it."""
+    job_id = request.scope["path"].rpartition("/")[2]
+    if "prefer" in request.headers or not ID.fullmatch(job_id):
+        return None
+    caller = permitted(await caller_of(request), keys.Scope.JOBS_READ, keys.Action.READ)
+    return Response(to_json(await looking.found(request, caller, UUID(job_id))), media_type=JSON)
+
+
+async def receive(request: Request) -> Response | None:
+    """`POST /webhooks/fal/{token}`, as `receiver.receive` answers it."""
+    token = request.scope["path"].rpartition("/")[2]
+    if len(token) > LONGEST_TOKEN:
+        return None
+    return Response(to_json({"applied": await hear(request, token)}), media_type=JSON)
+
+
+def _is_fine(key: str | None) -> bool:
+    return key is None or (len(key) <= LONGEST_KEY and KEY.fullmatch(key) is not None)
+
+
+async def create(request: Request) -> Response | None:
+    """`POST /v1/jobs`, as `routes.create` answers it."""
+    headers = request.headers
+    key = headers.get("idempotency-key")
+    if "prefer" in headers or headers.get("content-type") != JSON or not _is_fine(key):
+        return None
+    caller = permitted(await caller_of(request), keys.Scope.JOBS_WRITE, keys.Action.CREATE)
+    try:
+        order = JobOrder.model_validate_json(await request.body())
+    except ValidationError:
+        return None
+    state: Any = request.app.state
+    job, new = await ordering.place(state.db, caller, Terms.of(request), order, key)
+    told = {"Location": f"/v1/jobs/{job['id']}"}
+    if new:
+        state.announcer.announce()
+    else:
+        told["Idempotent-Replayed"] = "true"
+    return Response(to_json(job), 202 if new else 200, headers=told, media_type=JSON)

@@ -1,0 +1,72 @@
+"""
+Jobs, looked at in sets: what is asked for while a look is under way is the next look.
+
+Postgres shows the rows of the tenants that ask together, and no others; the statement gives each asker its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import Request
+from sqlalchemy import inspect, text
+
+from app.db import Database
+from app.errors import NotFound
+from app.gather import Gatherer
+from app.jobs import waiting
+from app.jobs.fairness import Caps
+from app.jobs.schemas import view
+from app.jobs.states import JobStatus
+from app.jobs.tables import Job
+from app.tenants.caller import Caller
+
+COLUMNS: Final = ", ".join(f"jobs.{each.columns[0].name} AS {each.key}" for each in inspect(Job).column_attrs)
+LOOK: Final = text(f"""
+    SELECT {COLUMNS}
+    FROM unnest(CAST(:tenants AS uuid[]), CAST(:ids AS uuid[])) AS asked (tenant_id, id)
+    JOIN jobs ON jobs.tenant_id = asked.tenant_id AND jobs.id = asked.id
+""")  # noqa: S608 - names of our own columns
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A member of a set: who asks for which job."""
+
+    caller: Caller
+    job_id: UUID
+
+
+async def look(db: Database, caps: Caps, asked: Sequence[Look]) -> list[dict[str, Any] | None]:
+    """The `view` of each job that is *asked* for; None if it isn't there, or not for the one who asks."""
+    tenants, ids = [each.caller.tenant_id for each in asked], [each.job_id for each in asked]
+    async with db.reading_as_all(set(tenants)) as session:
+        rows = (await session.execute(LOOK, {"tenants": tenants, "ids": ids})).all()
+    reasons: dict[UUID, waiting.WaitsFor] = {}
+    if any(row.status == JobStatus.QUEUED for row in rows):
+        # As the owner: a job may wait because of others' jobs, of which nothing but the reason is told.
+        async with db.session() as session:
+            reasons = await waiting.reasons(session, rows, caps)
+    found = {row.id: row for row in rows}
+    return [
+        view(row, reasons) if (row := found.get(each.job_id)) is not None and each.caller.may_see(row) else None
+        for each in asked
+    ]
+
+
+async def found(request: Request, caller: Caller, job_id: UUID) -> dict[str, Any]:
+    """The `view` of one job, looked for together with others. Raises NotFound."""
+    job: dict[str, Any] | None = await request.app.state.looking(Look(caller, job_id))
+    if job is None:
+        raise NotFound("No job has this id.")
+    return job
+
+
+def gatherer(db: Database, caps: Caps) -> Gatherer[Look, dict[str, Any] | None]:
+    """Where a process's questions come together."""
+
+    async def ask(asked: Sequence[Look]) -> list[dict[str, Any] | None]:
+        return await look(db, caps, asked)
+
+    return Gatherer(ask)

@@ -1,0 +1,144 @@
+"""Verdicts settled in sets leave exactly what they leave one by one."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from app.db import Database
+from app.fal.messages import Outcome, Report
+from app.jobs import settling
+from app.jobs.lifecycle import Applied
+from app.jobs.settling import Heard
+from app.jobs.tables import WebhookDelivery
+from app.jobs.tokens import token_digest
+from app.verify.verifier import verify
+from tests import factories as make
+from tests.callbacks import rows
+
+# What differs from one run to the next: names and times of our own making.
+OWN = {"id", "job_id", "entry_id", "attempt_id", "endpoint_id", "tenant_id", "api_key_id", "token_digest", "digest"}
+ROWS = {
+    "jobs": "id = :job",
+    "attempts": "job_id = :job",
+    "job_events": "job_id = :job ORDER BY number",
+    "ledger_entries": "job_id = :job ORDER BY kind",
+    "outputs": "job_id = :job ORDER BY number",
+    "file_uses": "job_id = :job",
+}
+
+
+def heard(intent: Any, news: Report) -> Heard:
+    digest = token_digest(intent.token)
+    return Heard(intent.job.tenant_id, digest, news, {"user-agent": "fal"}, "{}", 2, digest)
+
+
+async def left(db: Database, job: Any) -> dict[str, list[dict[str, Any]]]:
+    """All that the database has of *job*, but for what no two jobs share."""
+    found = {}
+    async with db.session() as session:
+        for table, which in ROWS.items():
+            got = await session.execute(text(f"SELECT to_jsonb({table}) FROM {table} WHERE {which}"), {"job": job.id})
+            found[table] = [
+                {name: value for name, value in row.items() if name not in OWN and not name.endswith("_at")}
+                | {name: value is not None for name, value in row.items() if name.endswith("_at")}
+                for (row,) in got
+            ]
+    for row in (row for table in found.values() for row in table):
+        row.pop("transaction_id", None)
+    return found
+
+
+async def settle(db: Database, *members: Heard) -> list[Any]:
+    async def apply(session: Any) -> list[Any]:
+        return await settling.settle(session, members)
+
+    return await db.run(apply)
+
+
+@pytest.mark.parametrize("submitted", [True, False], ids=["submitted", "submitting"])
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_a_set_leaves_what_the_lifecycle_leaves(db, outcome, submitted):
+    def news(request_id: str) -> Report:
+        return make.success(request_id) if outcome is Outcome.SUCCEEDED else make.failure(request_id, outcome)
+
+    caller, other = await make.make_tenant(db), await make.make_tenant(db)
+    alone, together = await make.taken(db, caller), await make.taken(db, other)
+    if submitted:
+        await make.submit(db, alone, "req-1")
+        await make.submit(db, together, "req-2")
+
+    assert await make.report(db, alone, news("req-1")) is Applied.SETTLED
+    assert await settle(db, heard(together, news("req-2"))) == [together.job.id]
+
+    one, two = await left(db, alone.job), await left(db, together.job)
+    for rows_ in two.values():
+        for row in rows_:
+            row.update({name: "req-1" for name, value in row.items() if value == "req-2"})
+            row.update(
+                {
+                    name: value.replace("req-2", "req-1")
+                    for name, value in row.items()
+                    if name.endswith("_url") and value
+                }
+            )
+    assert one == two
+    assert await make.balances(db, caller) == await make.balances(db, other)
+    assert (await verify(db)).ok
+
+
+async def test_who_listens_is_told(db):
+    caller = await make.make_tenant(db)
+    await rows.make_endpoint(db, caller, "https://caller.example/", events=["job.succeeded"])
+    intent = await make.taken(db, caller)
+
+    await settle(db, heard(intent, make.success()))
+
+    (delivery,) = await rows.deliveries(db, caller)
+    assert (delivery.type, delivery.job_id) == ("job.succeeded", intent.job.id)
+    assert '"status":"succeeded"' in delivery.body
+    assert '"charged":"2.10"' in delivery.body
+
+
+async def test_a_verdict_that_comes_twice_in_a_set_settles_once(db):
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+    twice = heard(intent, make.success())
+
+    assert await settle(db, twice, twice) == [intent.job.id, None]
+    assert await settle(db, twice) == [None]
+    assert [kind for kind, _ in await make.entries_of(db, caller)] == ["hold", "charge"]
+    async with db.session() as session:
+        assert [row.deliveries for row in await session.scalars(select(WebhookDelivery))] == [1]
+
+
+async def test_what_needs_a_closer_look_is_left_out_and_its_neighbours_are_not(db):
+    caller = await make.make_tenant(db)
+    plain, measured = await make.taken(db, caller), await make.taken(db, caller, make.an_order(make.EDIT))
+    elsewhere = await make.taken(db, caller)
+    await make.submit(db, elsewhere, "req-3")
+
+    found = await settle(
+        db,
+        heard(measured, make.success("req-2")),
+        heard(plain, make.success("req-1")),
+        heard(elsewhere, make.success("req-9")),
+    )
+
+    assert found == [None, plain.job.id, None]
+    assert [(await make.look(db, one.job)).status for one in (measured, elsewhere)] == ["submitting", "submitted"]
+
+
+async def test_a_set_that_fails_leaves_every_job_as_it_was(db):
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+
+    async def fails(session: Any) -> None:
+        await settling.settle(session, [heard(intent, make.success())])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await db.run(fails)
+
+    assert (await make.look(db, intent.job)).status == "submitting"
+    assert [kind for kind, _ in await make.entries_of(db, caller)] == ["hold"]
