@@ -185,9 +185,9 @@ class Stage:
             yield self.api_port
 
     @contextmanager
-    def worker(self, fal_port: int) -> Iterator[None]:
+    def worker(self, fal_port: int, **settings: str) -> Iterator[None]:
         """`callsheet work`, submitting to the fal at *fal_port*."""
-        self.start("work", *callsheet("work"), environment=self.settings(fal_port))
+        self.start("work", *callsheet("work"), environment=self.settings(fal_port, **settings))
         try:
             yield
         finally:
