@@ -12,6 +12,12 @@ from app.wiring import Parts
 log = structlog.get_logger()
 
 LONGEST_PAUSE_S: Final = 15.0
+TOGETHER_S: Final = 0.02
+"""What comes within this time of each other is looked for once."""
+FIRST: Final = "dispatcher"
+"""Looks at once when something is announced; the others, when they don't get in its way any more."""
+UNANNOUNCED: Final = frozenset({"expirer", "chores"})
+"""That it is time for something, nobody announces."""
 
 
 class Source(Protocol):
@@ -29,13 +35,15 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
     sources: dict[str, Source] = {
         "dispatcher": parts.dispatcher(),
+        "expirer": parts.expirer(),
         "reconciler": parts.reconciler(),
         "rescuer": parts.rescuer(),
         "sender": parts.sender(),
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
-    listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))
+    woken = [wake[FIRST], *(event for name, event in wake.items() if name not in {FIRST, *UNANNOUNCED})]
+    listening = asyncio.create_task(wakeup.listen(parts.db.url, woken))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
             asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s, news.announce))
@@ -63,6 +71,13 @@ async def _loop(
     """Keep up to `at_once` pieces of work going: a slow one takes one place, not everybody's."""
     running: set[asyncio.Task[None]] = set()
     pause_s = poll_s
+
+    def over(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        announce()
+        # More may be possible now; what ends together is looked after once.
+        asyncio.get_running_loop().call_later(TOGETHER_S, wake.set)
+
     while not stop.is_set():
         wake.clear()
         free = source.at_once - len(running)
@@ -79,11 +94,11 @@ async def _loop(
         for piece in taken:
             task = asyncio.create_task(_do(name, piece))
             running.add(task)
-            task.add_done_callback(running.discard)
-            task.add_done_callback(lambda _: wake.set())
-            task.add_done_callback(lambda _: announce())
+            task.add_done_callback(over)
         if len(taken) < free or not free:
             await _pause(wake, pause_s)
+            if name != FIRST and not stop.is_set():
+                await asyncio.sleep(TOGETHER_S)
     if running:
         _, late = await asyncio.wait(running, timeout=drain_s)
         # What is cut short comes due again when its lease runs out.

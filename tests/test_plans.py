@@ -24,7 +24,7 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import inbox, intake, news, queries, waiting
+from app.jobs import inbox, intake, news, queries, taking, waiting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -253,7 +253,7 @@ async def deliver(session: AsyncSession, tenant: UUID) -> Any:
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
-    "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch": lambda _: partial(taking.take, owner="x", limit=32, lease_s=60, caps=CAPS),
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,

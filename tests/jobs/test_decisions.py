@@ -15,9 +15,9 @@ from app.db import Database
 from app.fal.messages import CancelAnswer, Outcome, Refused
 from app.jobs import decisions, lifecycle
 from app.jobs.decisions import AlreadyFinished, Unresolvable
-from app.jobs.intake import Intent
 from app.jobs.lifecycle import Applied, JobKey
 from app.jobs.tables import Job
+from app.jobs.taking import Intent
 from app.verify.verifier import verify
 from tests import factories as make
 
