@@ -89,6 +89,8 @@ class Database:
             pool_size=pool,
             max_overflow=pool,
             pool_timeout=10,
+            # The one used last knows the statements it will be asked, and their plans.
+            pool_use_lifo=True,
             # An error of the database must not carry prompts into logs.
             hide_parameters=True,
             connect_args=POOLED if pooler else DIRECT,
