@@ -1,12 +1,13 @@
 """The background process: every loop that takes work, started and drained."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
 
 from app import wakeup
+from app.jobs.tables import AT_FAL
 from app.wiring import Parts
 
 log = structlog.get_logger()
@@ -16,8 +17,15 @@ TOGETHER_S: Final = 0.02
 """What comes within this time of each other is looked for once."""
 FIRST: Final = "dispatcher"
 """Looks at once when something is announced; the others, when they don't get in its way any more."""
-UNANNOUNCED: Final = frozenset({"expirer", "chores"})
-"""That it is time for something, nobody announces."""
+ANNOUNCED: Final = (FIRST, "reconciler", "rescuer", "sender")
+# What each loop would find, in one look for all of them: most of the time it is nothing.
+LOOK: Final = f"""
+    SELECT EXISTS (SELECT FROM jobs WHERE status = 'queued' AND deadline_at <= now()) AS expirer,
+        EXISTS (SELECT FROM jobs WHERE {AT_FAL} AND due_at <= now()) AS reconciler,
+        EXISTS (SELECT FROM outputs WHERE due_at <= now()) AS rescuer,
+        EXISTS (SELECT FROM callback_deliveries WHERE due_at <= now()) AS sender,
+        EXISTS (SELECT FROM chores WHERE due_at <= now()) AS chores
+"""  # noqa: S608 - of a constant
 
 
 class Source(Protocol):
@@ -42,11 +50,21 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
-    woken = [wake[FIRST], *(event for name, event in wake.items() if name not in {FIRST, *UNANNOUNCED})]
-    listening = asyncio.create_task(wakeup.listen(parts.db.url, woken))
+    listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
+    looking = asyncio.create_task(_look(parts, {name: event for name, event in wake.items() if name != FIRST}))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
-            asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s, news.announce))
+            asyncio.create_task(
+                _loop(
+                    name,
+                    source,
+                    parts.settings.poll_s if name == FIRST else LONGEST_PAUSE_S,
+                    wake[name],
+                    stop,
+                    drain_s,
+                    news.announce,
+                )
+            )
             for name, source in sources.items()
         ]
         log.info("worker_started", owner=parts.owner)
@@ -54,9 +72,25 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         for event in wake.values():
             event.set()
         await asyncio.gather(*loops)
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
+    for task in (listening, looking):
+        task.cancel()
+    await asyncio.gather(listening, looking, return_exceptions=True)
     log.info("worker_stopped", owner=parts.owner)
+
+
+async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
+    """Wake, every so often, the loops that have something to do that nobody announced."""
+    while True:
+        await asyncio.sleep(parts.settings.poll_s)
+        try:
+            async with parts.db.session() as session:
+                found = (await (await session.connection()).exec_driver_sql(LOOK)).one()
+        except Exception as error:  # noqa: BLE001 - it outlives whatever one look ran into
+            log.warning("look_interrupted", why=type(error).__name__)
+            continue
+        for name, event in wake.items():
+            if getattr(found, name):
+                event.set()
 
 
 async def _loop(

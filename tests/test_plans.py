@@ -249,7 +249,7 @@ def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
-    return await claims.claim(session, Lane(tenant, tenant), owner="x", limit=8, lease_s=60)
+    return await claims.claim(session, {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {

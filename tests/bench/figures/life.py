@@ -33,7 +33,8 @@ async def whole_lives(stage: Stage) -> Sample:
                 await reader.readexactly(int(size[0]))
                 told += 1
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            # Its end, or that of the measurement.
             writer.close()
 
     callback_port = free_port()
