@@ -1,6 +1,7 @@
 """How Postgres finds what the hot statements ask for: by an index, however many jobs there are."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import leases
-from app.callbacks import claims
+from app import leases, worker
+from app.callbacks import claims, outcomes
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
@@ -24,7 +25,7 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import inbox, intake, news, queries, taking, waiting
+from app.jobs import inbox, intake, news, queries, submits, taking, waiting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -212,8 +213,8 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], re
 
 
 def reads_few(plan: str) -> bool:
-    # Of fal accounts there are a handful.
-    return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
+    # Of fal accounts and chores there are a handful.
+    return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "").replace("Seq Scan on chores", "")
 
 
 def caller(tenant: UUID) -> Caller:
@@ -252,6 +253,22 @@ async def deliver(session: AsyncSession, tenant: UUID) -> Any:
     return await claims.claim(session, {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
 
 
+async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "attempt_id": str(tenant), "request_id": "x"}])
+    return await (await session.connection()).exec_driver_sql(
+        submits.SUBMITTED, {"told": told, "sources": submits.SOURCES}
+    )
+
+
+async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "id": str(tenant), "attempt_id": str(tenant)}])
+    return await (await session.connection()).exec_driver_sql(outcomes.DELIVERED, {"told": told})
+
+
+async def look(session: AsyncSession) -> Any:
+    return await (await session.connection()).exec_driver_sql(worker.LOOK)
+
+
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "dispatch": lambda _: partial(taking.take, owner="x", limit=32, lease_s=60, caps=CAPS),
     "waits for": lambda _: what_it_waits_for,
@@ -275,6 +292,9 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         queries.page_ids, caller=caller(tenant), wanted=Filter(metadata={"n": "3"}), limit=21
     ),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
+    "note what fal took": lambda tenant: partial(note_taken, tenant=tenant),
+    "note deliveries": lambda tenant: partial(note_delivered, tenant=tenant),
+    "look": lambda _: look,
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
     "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),

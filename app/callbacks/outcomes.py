@@ -107,14 +107,14 @@ DELIVERED: Final = """
     ), mine AS MATERIALIZED (
         SELECT told.*
         FROM callback_deliveries AS d JOIN told ON d.tenant_id = told.tenant_id AND d.id = told.id
+        WHERE d.lease_token = told.lease_token AND d.due_at IS NOT NULL
         ORDER BY d.tenant_id, d.id
         FOR UPDATE OF d
     ), kept AS (
         UPDATE callback_deliveries AS d
         SET status = 'delivered', delivered_at = now(), due_at = NULL, lease_owner = NULL
         FROM mine
-        WHERE d.tenant_id = mine.tenant_id AND d.id = mine.id AND d.lease_token = mine.lease_token
-            AND d.due_at IS NOT NULL
+        WHERE d.tenant_id = mine.tenant_id AND d.id = mine.id
         RETURNING d.tenant_id, d.id, d.endpoint_id, d.url, attempt_id, status_code, mine.body, duration_ms
     ), tried AS (
         INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)
@@ -127,7 +127,8 @@ DELIVERED: Final = """
     SELECT attempt_id FROM kept
     UNION ALL
     -- The answer to an earlier commit may have got lost; then this try is on record.
-    SELECT told.attempt_id FROM told JOIN callback_attempts AS a ON a.tenant_id = told.tenant_id AND a.id = attempt_id
+    SELECT (SELECT a.id FROM callback_attempts AS a WHERE a.tenant_id = told.tenant_id AND a.id = told.attempt_id)
+    FROM told WHERE attempt_id NOT IN (SELECT attempt_id FROM kept)
 """
 
 

@@ -23,7 +23,8 @@ FIRST_PROBE_S: Final = 10.0
 LONGEST_PROBE_S: Final = 300.0
 """Nobody who has just topped up wants to wait longer until their jobs go on."""
 HOLD: Final = """
-    SELECT name, turn, locked_why IS NOT NULL, coalesce(probe_at <= now(), false)
+    SELECT name, turn, locked_why IS NOT NULL, coalesce(probe_at <= now(), false),
+        EXISTS (SELECT FROM tenants WHERE at_once IS NOT NULL)
     FROM fal_accounts WHERE name = ANY(%(names)s) ORDER BY name FOR UPDATE
 """
 
@@ -36,6 +37,8 @@ class Held(NamedTuple):
     locked: bool
     to_be_tried: bool
     """It is locked, and may be tried with one job now."""
+    tenants_capped: bool
+    """Some tenant has a limit of its own; told along, since that saves most rounds a question."""
 
 
 async def hold(session: AsyncSession, names: Collection[str]) -> Sequence[Held]:

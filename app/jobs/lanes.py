@@ -146,8 +146,7 @@ async def at_fal(session: AsyncSession) -> list[AtFal]:
 
 async def room_left(session: AsyncSession, caps: Caps) -> Room:
     """How much more may go to fal now; what is there is counted only where something is capped."""
-    capped = caps.models or caps.tenant is not None or any(cap is not None for cap in caps.accounts.values())
     connection = await session.connection()
-    rows = (await connection.exec_driver_sql(ROOM, {"capped": bool(capped)})).all()
+    rows = (await connection.exec_driver_sql(ROOM, {"capped": caps.any})).all()
     own = {row.tenant_id: row.jobs for row in rows if row.model is None}
     return room(caps, own, [AtFal(*tuple(row)) for row in rows if row.model is not None])

@@ -1,7 +1,8 @@
 """
 Taking what is due to be sent: who is next, and the intent written down before a byte goes out.
 
-Three reads and one statement that writes the whole round: jobs, attempts, events, whose turn it is.
+Two reads, or three where something is capped, and one statement that writes the whole round: jobs, attempts, events,
+whose turn it is.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import new_id
 from app.jobs import accounts, lanes
-from app.jobs.fairness import Caps, Choice, Room, choose
+from app.jobs.fairness import Caps, Choice, Room, choose, room
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
 from app.jobs.tokens import new_token, token_digest
@@ -37,8 +38,7 @@ TAKE: Final = """
             event_count = event_count + 1, due_at = now() + make_interval(secs => %(lease_s)s),
             lease_owner = %(owner)s, lease_token = lease_token + 1, tries = tries + 1
         FROM picked
-        WHERE jobs.tenant_id = picked.tenant_id AND jobs.id = picked.id AND jobs.status = 'queued'
-            AND jobs.due_at <= now()
+        WHERE jobs.tenant_id = picked.tenant_id AND jobs.id = picked.id
         RETURNING jobs.tenant_id, jobs.id, model, priority, input, deadline_at, status, attempts, event_count,
             jobs.fal_account, lease_token, picked.attempt_id, picked.token_digest
     ), attempt AS (
@@ -76,7 +76,8 @@ async def take(session: AsyncSession, *, owner: str, limit: int, lease_s: float,
     """
     # From here to the commit no other worker chooses: what is counted stays true.
     held = await accounts.hold(session, caps.accounts)
-    left = await lanes.room_left(session, caps)
+    counted = caps.any or held[0].tenants_capped
+    left = await lanes.room_left(session, caps) if counted else room(caps, {}, ())
     left.probed = frozenset(account.name for account in held if account.to_be_tried)
     for account in held:
         if account.locked:

@@ -78,13 +78,13 @@ async def test_another_tenants_first_job_is_in_the_round_after_a_hundred_thousan
         plans = [
             "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
             for statement, parameters in statements
-            if "lanes" in statement or "unnest" in statement
+            if "lane" in statement
         ]
 
     assert job.id in {intent.job.id for intent in taken}
     assert len(taken) == 32
     assert took_s < 5
-    assert len(plans) >= 2
+    assert plans
     for plan in plans:
         assert "ix_jobs_lanes" in plan
         assert "Seq Scan on jobs" not in plan
