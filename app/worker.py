@@ -1,6 +1,7 @@
 """The background process: every loop that takes work, started and drained."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -50,6 +51,9 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
+    # What was imported stays; searching it for garbage would hold up an order for tens of milliseconds.
+    gc.collect()
+    gc.freeze()
     listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
     looking = asyncio.create_task(_look(parts, {name: event for name, event in wake.items() if name != FIRST}))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
