@@ -215,5 +215,10 @@ def install(app: FastAPI) -> None:
     async def tell(request: Request, error: Exception) -> Response:
         return answer(error, request)
 
+    async def tell_no_more(request: Request, _: Exception) -> Response:
+        return problem(Unexpected(), request)
+
     for kind in TOLD:
         app.add_exception_handler(kind, tell)
+    # Told here, before Starlette says it in its own words; raised again, and logged at the edge.
+    app.add_exception_handler(Exception, tell_no_more)

@@ -194,6 +194,21 @@ def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None =
     )
 
 
+async def once(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """
+    The whole answer to *request*, sent as it is: *http* adds nothing and follows nothing.
+
+    What a client does around its transport costs more than the transport.
+    """
+    request.extensions.setdefault("timeout", http.timeout.as_dict())
+    answer = await http._transport.handle_async_request(request)  # noqa: SLF001 - has no other name
+    try:
+        await answer.aread()
+    finally:
+        await answer.aclose()
+    return answer
+
+
 def guarded_transport(
     *, allow_private: bool = False, policy: Policy | None = None, resolver: Resolver | None = None
 ) -> httpx.AsyncBaseTransport:

@@ -73,11 +73,24 @@ async def listen(url: str, wake: Iterable[asyncio.Event], channels: Sequence[str
                 # What was announced while nobody listened here is looked for at once.
                 for event in events:
                     event.set()
-                async for _ in connection.notifies():
-                    for event in events:
-                        event.set()
+                while True:
+                    await _readable(connection)
+                    async for _ in connection.notifies(stop_after=1):
+                        for event in events:
+                            event.set()
         log.warning("listen_interrupted")
         await asyncio.sleep(RECONNECT_S)
+
+
+async def _readable(connection: "psycopg.AsyncConnection[tuple[object, ...]]") -> None:
+    """Wait until something has come; psycopg's own wait looks ten times a second."""
+    come = asyncio.Event()
+    loop, number = asyncio.get_running_loop(), connection.fileno()
+    loop.add_reader(number, come.set)
+    try:
+        await come.wait()
+    finally:
+        loop.remove_reader(number)
 
 
 async def _connect(url: str) -> "psycopg.AsyncConnection[tuple[object, ...]]":

@@ -30,6 +30,7 @@ from app.incidents import queries as incidents
 from app.incidents.watcher import watch
 from app.jobs import inbox, lifecycle, thinning
 from app.jobs.dispatcher import Dispatcher
+from app.jobs.expirer import Expirer
 from app.jobs.fairness import Caps
 from app.jobs.reconciler import Reconciler
 from app.media import links
@@ -76,6 +77,10 @@ class Parts:
             priority=self.settings.fal_priority,
             public_url=self.settings.public_url,
         )
+
+    def expirer(self) -> Expirer:
+        """The loop that ends what waited too long."""
+        return Expirer(self.db)
 
     def reconciler(self) -> Reconciler:
         """The loop that asks fal."""

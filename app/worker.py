@@ -1,17 +1,33 @@
 """The background process: every loop that takes work, started and drained."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import gc
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
 
 from app import wakeup
+from app.jobs.tables import AT_FAL
 from app.wiring import Parts
 
 log = structlog.get_logger()
 
 LONGEST_PAUSE_S: Final = 15.0
+TOGETHER_S: Final = 0.02
+"""What comes within this time of each other is looked for once."""
+FIRST: Final = "dispatcher"
+"""Looks at once when something is announced; the others, when they don't get in its way any more."""
+ANNOUNCED: Final = (FIRST, "reconciler", "rescuer", "sender")
+# What each loop would find, in one look for all of them: most of the time it is nothing. The order keeps Postgres
+# from looking through all deliveries where it expects many to be due.
+LOOK: Final = f"""
+    SELECT EXISTS (SELECT FROM jobs WHERE status = 'queued' AND deadline_at <= now()) AS expirer,
+        EXISTS (SELECT FROM jobs WHERE {AT_FAL} AND due_at <= now()) AS reconciler,
+        EXISTS (SELECT FROM outputs WHERE due_at <= now()) AS rescuer,
+        (SELECT true FROM callback_deliveries WHERE due_at <= now() ORDER BY tenant_id, endpoint_id LIMIT 1) AS sender,
+        EXISTS (SELECT FROM chores WHERE due_at <= now()) AS chores
+"""  # noqa: S608 - of a constant
 
 
 class Source(Protocol):
@@ -29,16 +45,31 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
     sources: dict[str, Source] = {
         "dispatcher": parts.dispatcher(),
+        "expirer": parts.expirer(),
         "reconciler": parts.reconciler(),
         "rescuer": parts.rescuer(),
         "sender": parts.sender(),
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
-    listening = asyncio.create_task(wakeup.listen(parts.db.url, wake.values()))
+    # What was imported stays; searching it for garbage would hold up an order for tens of milliseconds.
+    gc.collect()
+    gc.freeze()
+    listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
+    looking = asyncio.create_task(_look(parts, {name: event for name, event in wake.items() if name != FIRST}))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
-            asyncio.create_task(_loop(name, source, parts.settings.poll_s, wake[name], stop, drain_s, news.announce))
+            asyncio.create_task(
+                _loop(
+                    name,
+                    source,
+                    parts.settings.poll_s if name == FIRST else LONGEST_PAUSE_S,
+                    wake[name],
+                    stop,
+                    drain_s,
+                    news.announce,
+                )
+            )
             for name, source in sources.items()
         ]
         log.info("worker_started", owner=parts.owner)
@@ -46,9 +77,25 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         for event in wake.values():
             event.set()
         await asyncio.gather(*loops)
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
+    for task in (listening, looking):
+        task.cancel()
+    await asyncio.gather(listening, looking, return_exceptions=True)
     log.info("worker_stopped", owner=parts.owner)
+
+
+async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
+    """Wake, every so often, the loops that have something to do that nobody announced."""
+    while True:
+        await asyncio.sleep(parts.settings.poll_s)
+        try:
+            async with parts.db.session() as session:
+                found = (await (await session.connection()).exec_driver_sql(LOOK)).one()
+        except Exception as error:  # noqa: BLE001 - it outlives whatever one look ran into
+            log.warning("look_interrupted", why=type(error).__name__)
+            continue
+        for name, event in wake.items():
+            if getattr(found, name):
+                event.set()
 
 
 async def _loop(
@@ -63,6 +110,13 @@ async def _loop(
     """Keep up to `at_once` pieces of work going: a slow one takes one place, not everybody's."""
     running: set[asyncio.Task[None]] = set()
     pause_s = poll_s
+
+    def over(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        announce()
+        # More may be possible now; what ends together is looked after once.
+        asyncio.get_running_loop().call_later(TOGETHER_S, wake.set)
+
     while not stop.is_set():
         wake.clear()
         free = source.at_once - len(running)
@@ -79,11 +133,11 @@ async def _loop(
         for piece in taken:
             task = asyncio.create_task(_do(name, piece))
             running.add(task)
-            task.add_done_callback(running.discard)
-            task.add_done_callback(lambda _: wake.set())
-            task.add_done_callback(lambda _: announce())
+            task.add_done_callback(over)
         if len(taken) < free or not free:
             await _pause(wake, pause_s)
+            if name != FIRST and not stop.is_set():
+                await asyncio.sleep(TOGETHER_S)
     if running:
         _, late = await asyncio.wait(running, timeout=drain_s)
         # What is cut short comes due again when its lease runs out.

@@ -15,11 +15,11 @@ from app.callbacks.tables import Delivery
 from app.catalog.catalog import load
 from app.db import Database
 from app.fal.messages import Accepted, Outcome, Report
-from app.jobs import intake, lifecycle
-from app.jobs.intake import Intent
+from app.jobs import intake, lifecycle, taking
 from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.order import Order
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
+from app.jobs.taking import Intent
 from app.media.tables import Output
 from app.tenants import minting
 from app.tenants.auth import find
@@ -67,7 +67,7 @@ async def accept(db: Database, caller: Caller, order: Order | None = None) -> Jo
 
 async def take(db: Database, limit: int = 1) -> list[Intent]:
     """Jobs in `submitting`, as the dispatcher has them."""
-    return await db.run(partial(intake.take, owner="test", limit=limit, lease_s=60))
+    return await db.run(partial(taking.take, owner="test", limit=limit, lease_s=60))
 
 
 async def taken(db: Database, caller: Caller, order: Order | None = None) -> Intent:

@@ -22,6 +22,18 @@ async def test_a_transaction_that_gets_no_answer_is_given_up_and_the_next_one_wo
     assert answer == 1
 
 
+async def test_connections_that_ended_while_they_were_idle_are_replaced_unnoticed(db):
+    pid = text("SELECT pg_backend_pid()")
+    async with db.session() as one, db.session() as two:
+        ended = [await one.scalar(pid), await two.scalar(pid)]
+    admin(db.url, f"SELECT pg_terminate_backend(pid, 10000) FROM unnest(ARRAY{ended}) AS pid")
+
+    async with db.session() as one, db.session() as two:
+        found = [await one.scalar(pid), await two.scalar(pid)]
+
+    assert not {*found} & {*ended}
+
+
 def test_a_database_that_does_not_keep_unicode_is_refused_in_one_line(server):
     admin(server, "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
     url = make_url(server).set(database="ascii").render_as_string(hide_password=False)

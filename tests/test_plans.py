@@ -1,6 +1,7 @@
 """How Postgres finds what the hot statements ask for: by an index, however many jobs there are."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,21 +14,23 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import clock, leases
+from app import clock, leases, worker
 from app.billing import queries as entries
+from app.billing.prices import quote
 from app.billing.tables import Kind as Kinds
-from app.callbacks import claims
+from app.callbacks import claims, outcomes
 from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
-from app.db import BECOME_READER, Database, first_id
+from app.db import BECOME_READER, BECOME_READER_OF_ALL, Database, first_id
 from app.files import pruner
 from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import inbox, intake, news, queries, thinning, waiting
+from app.jobs import accepting, inbox, intake, looking, news, queries, settling, submits, taking, thinning, waiting
+from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -53,6 +56,13 @@ KEYS = text("""
 """)
 OTHERS = text("INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 'other-' || n FROM generate_series(1, 2000) n")
 
+ACCOUNTS = text("INSERT INTO accounts (tenant_id) SELECT id FROM tenants ON CONFLICT DO NOTHING")
+ENDPOINTS = text("""
+    INSERT INTO callback_endpoints (tenant_id, id, url, events, secret, failing_since)
+    SELECT id, gen_random_uuid(), 'https://caller.example/', '{job.succeeded}', sha256(name::bytea),
+        CASE WHEN name LIKE '%7' THEN now() END
+    FROM tenants
+""")
 # One endpoint is down, and has a long line of what waits for its next try or is due.
 DOWN = text("""
     UPDATE callback_deliveries SET status = 'pending', due_at = now(), delivered_at = NULL, dead_why = NULL
@@ -98,7 +108,7 @@ async def add_to(url: str) -> UUID:
     db = Database(url)
     async with db.session() as session:
         await session.execute(DOWN, {"tenant": history.tenant_id(4)})
-        for past in (OTHERS, KEYS, INCIDENTS, FILES, USES, BROWSER_TOKENS, AUDIT):
+        for past in (OTHERS, ENDPOINTS, KEYS, INCIDENTS, FILES, USES, BROWSER_TOKENS, AUDIT, ACCOUNTS):
             await session.execute(past)
     async with db.engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("ANALYZE"))
@@ -176,8 +186,8 @@ async def blocks(db: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -
 
 
 def reads_few(plan: str) -> bool:
-    # Of fal accounts there are a handful.
-    return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "")
+    # Of fal accounts and chores there are a handful.
+    return "Seq Scan" not in plan.replace("Seq Scan on fal_accounts", "").replace("Seq Scan on chores", "")
 
 
 def caller(tenant: UUID) -> Caller:
@@ -220,11 +230,46 @@ async def rescue(session: AsyncSession) -> Any:
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
-    return await claims.claim(session, Lane(tenant, tenant), owner="x", limit=8, lease_s=60)
+    return await claims.claim(session, {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
+
+
+async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "attempt_id": str(tenant), "request_id": "x"}])
+    return await (await session.connection()).exec_driver_sql(
+        submits.SUBMITTED, {"told": told, "sources": submits.SOURCES}
+    )
+
+
+async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "id": str(tenant), "attempt_id": str(tenant)}])
+    return await (await session.connection()).exec_driver_sql(outcomes.DELIVERED, {"told": told})
+
+
+async def accept(session: AsyncSession, tenant: UUID) -> Any:
+    order = make.an_order()
+    price = quote(make.CATALOG.known(order.model), order.input)
+    return await accepting.accept(await session.connection(), [Accepting(caller(tenant), order, price)])
+
+
+async def show(session: AsyncSession, tenant: UUID) -> Any:
+    await session.execute(BECOME_READER_OF_ALL, {"tenants": f"{{{tenant}}}"})
+    return await session.execute(looking.LOOK, {"tenants": [tenant], "ids": [tenant]})
+
+
+async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
+    return await session.execute(settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
+
+
+async def settle_verdicts(session: AsyncSession) -> Any:
+    return await (await session.connection()).exec_driver_sql(settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+
+
+async def look(session: AsyncSession) -> Any:
+    return await (await session.connection()).exec_driver_sql(worker.LOOK)
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
-    "dispatch": lambda _: partial(intake.take, owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch": lambda _: partial(taking.take, owner="x", limit=32, lease_s=60, caps=CAPS),
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
@@ -260,6 +305,13 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "rescue": lambda _: rescue,
     "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
+    "note what fal took": lambda tenant: partial(note_taken, tenant=tenant),
+    "note deliveries": lambda tenant: partial(note_delivered, tenant=tenant),
+    "look": lambda _: look,
+    "accept": lambda tenant: partial(accept, tenant=tenant),
+    "show": lambda tenant: partial(show, tenant=tenant),
+    "find verdicts": lambda tenant: partial(find_verdicts, tenant=tenant),
+    "settle verdicts": lambda _: settle_verdicts,
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
     "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),

@@ -14,6 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
@@ -21,7 +22,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
 from app.cli import app as callsheet
-from app.migrate import config, upgrade
+from app.migrate import config, newest, upgrade
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,10 @@ def test_migrations_make_the_tables_of_the_code_and_take_them_back(empty):
 
     upgrade(empty)
     assert made == tables(empty) != set()
+
+
+def test_the_newest_step_is_the_one_that_alembic_goes_to(empty):
+    assert newest() == {*ScriptDirectory.from_config(config(empty)).get_heads()}
 
 
 def test_two_processes_that_migrate_at_once_wait_for_each_other(empty):

@@ -44,7 +44,8 @@ class World:
     folder: Path
 
     async def dispatch(self) -> int:
-        """One round of telling fal; how many jobs were handled."""
+        """One round of telling fal, and of ending what waited too long; how many jobs were handled."""
+        await run_once(self.parts.expirer())
         return await run_once(self.dispatcher)
 
     async def ask(self) -> int:

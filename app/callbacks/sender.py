@@ -7,7 +7,7 @@ own endpoint's share, never everybody's.
 """
 
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -15,14 +15,17 @@ from uuid import UUID
 
 import httpx
 import structlog
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock
 from app.callbacks import outcomes, signing
 from app.callbacks.claims import Lane, claim, lanes
+from app.callbacks.outcomes import Told
 from app.callbacks.post import Answer, post
 from app.callbacks.tables import Delivery, Endpoint
 from app.db import Database, new_id
+from app.gather import Gatherer
 
 log = structlog.get_logger()
 
@@ -37,7 +40,7 @@ class Parcel(NamedTuple):
     endpoint: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sender:
     """Delivers what is due, up to *at_once* at a time."""
 
@@ -49,6 +52,11 @@ class Sender:
     timeout_s: float
     disable_after_s: float
     _under_way: Counter[Lane] = field(default_factory=Counter)
+    _delivered: Gatherer[Told, outcomes.Noted | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What is delivered while earlier deliveries are being noted is noted together."""
+        self._delivered = Gatherer(self._note_all)
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The delivery of up to *limit* due callbacks, to be done side by side."""
@@ -59,15 +67,13 @@ class Sender:
     async def _parcels(self, session: AsyncSession, limit: int) -> list[Parcel]:
         share = max(1, self.at_once // SHARE)
         full = [lane for lane, busy in self._under_way.items() if busy >= share]
-        parcels: list[Parcel] = []
-        for lane in await lanes(session, without=full, limit=limit):
-            room = min(limit - len(parcels), share - self._under_way[lane])
-            if room <= 0:
-                break
-            endpoint = await session.get_one(Endpoint, lane)
-            due = await claim(session, lane, owner=self.owner, limit=room, lease_s=self.lease_s)
-            parcels += [Parcel(delivery, endpoint) for delivery in due]
-        return parcels
+        rooms = {lane: share - self._under_way[lane] for lane in await lanes(session, without=full, limit=limit)}
+        if not rooms:
+            return []
+        due = await claim(session, rooms, owner=self.owner, limit=limit, lease_s=self.lease_s)
+        wanted = tuple_(Endpoint.tenant_id, Endpoint.id).in_({tuple(_lane(delivery)) for delivery in due})
+        endpoints = {(one.tenant_id, one.id): one for one in await session.scalars(select(Endpoint).where(wanted))}
+        return [Parcel(delivery, endpoints[_lane(delivery)]) for delivery in due]
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:
@@ -89,13 +95,23 @@ class Sender:
         at = clock.now()
         signed = signing.headers(delivery.id, at, delivery.body, signers(endpoint))
         answer = await post(self.http, url, delivery.body, signed, timeout_s=self.timeout_s)
-        noted = await self.db.insist(partial(self._note, parcel=parcel, answer=answer, id=new_id()), for_s=self.lease_s)
+        if answer.delivered:
+            noted = await self._delivered(Told(delivery, answer, new_id()))
+        else:
+            failed = partial(self._note, parcel=parcel, answer=answer, id=new_id())
+            noted = await self.db.insist(failed, for_s=self.lease_s)
         if not noted:
             log.warning("callback_noted_too_late", **facts)
         elif answer.delivered:
             log.info("callback_delivered", duration_ms=answer.duration_ms, **facts)
         else:
             log.warning("callback_failed", status=answer.status_code, why=answer.error, outcome=noted, **facts)
+
+    async def _note_all(self, members: Sequence[Told]) -> Sequence[outcomes.Noted | None]:
+        return await self.db.insist(partial(self._note_delivered, members=members), for_s=self.lease_s)
+
+    async def _note_delivered(self, session: AsyncSession, members: Sequence[Told]) -> Sequence[outcomes.Noted | None]:
+        return await outcomes.delivered(session, members)
 
     async def _note(self, session: AsyncSession, parcel: Parcel, answer: Answer, id: UUID) -> outcomes.Noted | None:  # noqa: A002
         return await outcomes.note(

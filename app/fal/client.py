@@ -18,6 +18,7 @@ import httpx
 
 from app.fal import messages
 from app.fal.messages import Accepted, CancelAnswer, Lost, Progress, Refused, Report, accepted, job_error
+from app.http import once
 
 # Raised before a single byte of the request was sent, so fal can't have it.
 NOTHING_SENT: Final = (
@@ -54,7 +55,11 @@ class FalClient:
         self._timeout_s = timeout_s
         self._queue_url = queue_url
         self._auth = {"Authorization": f"Key {key}"}
-        self._submit_headers = {"Content-Type": "application/json", **(submit_headers or {})}
+        self._submit_headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            **(submit_headers or {}),
+        }
 
     async def submit(
         self,
@@ -71,15 +76,17 @@ class FalClient:
             # Both names: the newer wins where it is known, the older is what fal's own clients send.
             seconds = f"{start_timeout_s:.1f}"
             headers |= {"X-Fal-Request-Start-Timeout": seconds, "X-Fal-Request-Timeout": seconds}
+        query = f"?fal_webhook={quote(webhook_url, safe='')}" if webhook_url else ""
+        request = httpx.Request(
+            "POST",
+            f"{self._queue_url}/{quote(endpoint)}{query}",
+            content=json.dumps(model_input, ensure_ascii=False, separators=(",", ":")).encode(),
+            headers=headers,
+        )
         try:
             # httpx bounds each step of a call; an answer that trickles needs a bound on the whole.
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._http.post(
-                    f"{self._queue_url}/{quote(endpoint)}",
-                    params={"fal_webhook": webhook_url} if webhook_url else None,
-                    content=json.dumps(model_input, ensure_ascii=False, separators=(",", ":")).encode(),
-                    headers=headers,
-                )
+                answer = await once(self._http, request)
         except NOTHING_SENT as error:
             reason = job_error(None, None, text=f"fal can't be reached ({type(error).__name__}).", retryable=True)
             return Refused(None, "fal", reason)

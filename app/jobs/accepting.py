@@ -38,7 +38,7 @@ WITH wanted AS MATERIALIZED (
     )
 ), account AS MATERIALIZED (
     SELECT tenant_id, available, credit_limit FROM accounts
-    WHERE tenant_id IN (SELECT tenant_id FROM wanted) ORDER BY tenant_id FOR NO KEY UPDATE
+    WHERE tenant_id = ANY (%(tenants)s) ORDER BY tenant_id FOR NO KEY UPDATE
 ), job AS (
     INSERT INTO jobs (
         tenant_id, id, api_key_id, browser_token_id, model, input, metadata, end_user, priority, idempotency_key,
@@ -64,7 +64,7 @@ WITH wanted AS MATERIALIZED (
 ), balance AS (
     UPDATE accounts SET available = available - amount, held = held + amount
     FROM (SELECT tenant_id, sum(quoted) AS amount FROM job GROUP BY tenant_id) AS moved
-    WHERE accounts.tenant_id = moved.tenant_id
+    WHERE accounts.tenant_id = moved.tenant_id AND accounts.tenant_id = ANY (%(tenants)s)
 )
 SELECT id, created_at, deadline_at FROM job
 """
@@ -124,7 +124,8 @@ async def accept(connection: AsyncConnection, members: Sequence[Accepting]) -> l
         }
         for job, member in zip(jobs, members, strict=True)
     ]
-    made = await connection.exec_driver_sql(ACCEPT, {"orders": to_json(orders).decode()})
+    tenants = list({job["tenant_id"] for job in jobs})
+    made = await connection.exec_driver_sql(ACCEPT, {"orders": to_json(orders).decode(), "tenants": tenants})
     rows = {row.id: row._mapping for row in made}  # noqa: SLF001 - that is what SQLAlchemy calls it
     return [
         SimpleNamespace(**{**BLANK, **job, **row, "status": JobStatus.QUEUED, "attempts": 0, "event_count": 1})

@@ -5,9 +5,10 @@ What fal says counts only if it was sent after the account got into its present 
 open what was locked since, and an old refusal can't lock what was opened; what was true stays true, and is said again.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -21,31 +22,39 @@ FIRST_PROBE_S: Final = 10.0
 """A lock is often over with an automatic top-up; a refused submit costs nothing."""
 LONGEST_PROBE_S: Final = 300.0
 """Nobody who has just topped up wants to wait longer until their jobs go on."""
+HOLD: Final = """
+    SELECT name, turn, locked_why IS NOT NULL, coalesce(probe_at <= now(), false),
+        EXISTS (SELECT FROM tenants WHERE at_once IS NOT NULL)
+    FROM fal_accounts WHERE name = ANY(%(names)s) ORDER BY name FOR UPDATE
+"""
 
 
-async def hold(session: AsyncSession, names: Collection[str]) -> Sequence[FalAccount]:
-    """The rows of these accounts, in the order of their names and ours until the transaction ends."""
-    wanted = select(FalAccount).where(FalAccount.name.in_(names)).order_by(FalAccount.name).with_for_update()
-    rows = (await session.scalars(wanted)).all()
+class Held(NamedTuple):
+    """An account whose row is ours until the transaction ends."""
+
+    name: str
+    turn: UUID | None
+    locked: bool
+    to_be_tried: bool
+    """It is locked, and may be tried with one job now."""
+    tenants_capped: bool
+    """Some tenant has a limit of its own; told along, since that saves most rounds a question."""
+
+
+async def hold(session: AsyncSession, names: Collection[str]) -> Sequence[Held]:
+    """These accounts, in the order of their names."""
+    connection = await session.connection()
+    rows = (await connection.exec_driver_sql(HOLD, {"names": list(names)})).all()
     if len(rows) < len(names):
         missing = [{"name": name} for name in sorted(names)]
         await session.execute(insert(FalAccount).values(missing).on_conflict_do_nothing())
-        rows = (await session.scalars(wanted)).all()
-    return rows
+        rows = (await connection.exec_driver_sql(HOLD, {"names": list(names)})).all()
+    return [Held(*tuple(row)) for row in rows]
 
 
 async def all_of(session: AsyncSession, names: Collection[str]) -> Sequence[FalAccount]:
     """The rows of these accounts; one that nothing was sent to yet has none."""
     return (await session.scalars(select(FalAccount).where(FalAccount.name.in_(names)))).all()
-
-
-async def due_probes(session: AsyncSession, rows: Iterable[FalAccount]) -> frozenset[str]:
-    """The locked accounts among *rows* that may be tried with one job now."""
-    names = [row.name for row in rows if row.locked_why is not None]
-    if not names:
-        return frozenset()
-    due = select(FalAccount.name).where(FalAccount.name.in_(names), FalAccount.probe_at <= func.now())
-    return frozenset(await session.scalars(due))
 
 
 async def probing(session: AsyncSession, name: str, *, lease_s: float) -> None:

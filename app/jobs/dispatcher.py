@@ -7,7 +7,7 @@ job that says so, and it is never sent again unless an operator decides that fal
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,18 +21,19 @@ from app.fal.accounts import Account, Accounts
 from app.fal.messages import Accepted, Lost, Refused, job_error
 from app.files import addresses
 from app.files.reaching import Reach, Unreached
-from app.jobs import accounts, intake, lifecycle, queries
+from app.gather import Gatherer
+from app.jobs import accounts, lifecycle, submits, taking
 from app.jobs.fairness import Caps
-from app.jobs.intake import Intent
 from app.jobs.lifecycle import AttemptKey
-from app.jobs.schedule import ask_s
+from app.jobs.submits import Taken
+from app.jobs.taking import Intent
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatcher:
     """Submits queued jobs, up to *at_once* at a time, and no more than *caps* let be at fal."""
 
@@ -46,19 +47,19 @@ class Dispatcher:
     progress_s: float
     priority: str = "normal"
     public_url: str | None = None
+    _noting: Gatherer[Taken, bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What fal takes while earlier news of it is being committed is noted together."""
+        self._noting = Gatherer(self._note_taken)
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The submits of up to *limit* due jobs, to be run side by side."""
-        try:
-            await self.db.run(partial(intake.expire, limit=100))
-        except SQLAlchemyError as error:
-            # A job that can't be expired must not keep the others from being sent.
-            log.error("jobs_not_expired", why=type(error).__name__)  # noqa: TRY400 - messages quote rows
         taken: list[Intent] = []
         keys: list[AttemptKey] = []
 
         async def take(session: AsyncSession) -> list[Intent]:
-            taken[:] = await intake.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s, caps=self.caps)
+            taken[:] = await taking.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s, caps=self.caps)
             # Noted while the rows can be read: a rollback takes them away.
             keys[:] = [_key(intent) for intent in taken]
             return taken
@@ -91,8 +92,7 @@ class Dispatcher:
         match answer:
             case Accepted():
                 log.info("job_submitted", fal_request_id=answer.request_id, **facts)
-                opened = await self._record(partial(self._note_accepted, intent=intent, key=key, answer=answer))
-                if opened:
+                if await self._noting(Taken(intent, answer)):
                     log.warning("account_opened", fal_account=attempt.fal_account)
             case Refused():
                 log.warning("submit_refused", status_code=answer.code, why=answer.error["code"], **facts)
@@ -127,14 +127,13 @@ class Dispatcher:
         """Write down what fal said, even if Postgres is away just now: nobody else knows it."""
         return await self.db.insist(news, for_s=self.lease_s)
 
-    async def _note_accepted(self, session: AsyncSession, intent: Intent, key: AttemptKey, answer: Accepted) -> bool:
-        """Whether this opened the account."""
-        job, attempt = intent.job, intent.attempt
-        opened = intent.probe and await accounts.accepted(session, attempt.fal_account, sent_at=attempt.created_at)
-        expected_s = await queries.typical_s(session, job.model)
-        wait_s = ask_s(0, progress_s=self.progress_s, left_s=expected_s)
-        await lifecycle.submitted(session, key, answer, expected_s=expected_s, ask_s=wait_s)
-        return opened
+    async def _note_taken(self, members: Sequence[Taken]) -> Sequence[bool]:
+        """Whether each opened its account."""
+
+        async def _note_accepted(session: AsyncSession) -> list[bool]:
+            return await submits.note(session, members, progress_s=self.progress_s)
+
+        return await self._record(_note_accepted)
 
 
 def _key(intent: Intent) -> AttemptKey:

@@ -20,6 +20,11 @@ class Caps:
     models: Mapping[str, int] = field(default_factory=dict)
     tenant: int | None = None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is any."""
+        return bool(self.models) or self.tenant is not None or any(cap is not None for cap in self.accounts.values())
+
 
 class Waiting(NamedTuple):
     """A job that is due."""

@@ -9,13 +9,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.fairness import AtFal, Caps, Room, Waiting, room
 from app.jobs.states import JobStatus
-from app.jobs.tables import Job
-from app.tenants.tables import Tenant
+from app.jobs.tables import AT_FAL, Job
 
 MOST_LANES: Final = 10_000
 """Lanes looked at in a round: some tens of milliseconds, if all of them wait for a later time."""
@@ -23,104 +22,115 @@ MOST_ROWS: Final = 2_000
 """Jobs looked at in a round, unless there are more lanes than that."""
 
 # `found` counts the tenants with a job that may go; of one more than enough the lanes may be incomplete.
-LANES: Final = text("""
-    WITH RECURSIVE lanes AS (
+PART: Final = """
+    {name} AS (
         (
             SELECT j.tenant_id, j.model, j.priority, may.go, may.go AS hit, 1 AS visited, CAST(may.go AS int) AS found
             FROM jobs j CROSS JOIN LATERAL (
-                SELECT j.due_at <= now() AND j.tenant_id <> ALL(CAST(:full_tenants AS uuid[]))
-                    AND j.model <> ALL(CAST(:full_models AS text[])) AS go
+                SELECT j.due_at <= now() AND j.tenant_id <> ALL(CAST(%(full_tenants)s AS uuid[]))
+                    AND j.model <> ALL(CAST(%(full_models)s AS text[])) AS go
             ) may
-            WHERE j.status = 'queued' AND j.tenant_id > :after AND j.tenant_id <= :until
+            WHERE j.status = 'queued' AND j.tenant_id > %({after})s AND j.tenant_id <= %({until})s AND {enough} > 0
             ORDER BY j.tenant_id, j.model, j.priority, j.due_at
             LIMIT 1
         )
         UNION ALL
         SELECT following.tenant_id, following.model, following.priority, may.go, may.go OR was.hit, l.visited + 1,
             l.found + CASE WHEN may.go AND NOT was.hit THEN 1 ELSE 0 END
-        FROM lanes l
+        FROM {name} l
         CROSS JOIN LATERAL (
             SELECT j.tenant_id, j.model, j.priority, j.due_at
             FROM jobs j
             WHERE j.status = 'queued' AND (j.tenant_id, j.model, j.priority) > (l.tenant_id, l.model, l.priority)
-                AND j.tenant_id <= :until
+                AND j.tenant_id <= %({until})s
             ORDER BY j.tenant_id, j.model, j.priority, j.due_at
             LIMIT 1
         ) following
         CROSS JOIN LATERAL (
-            SELECT following.due_at <= now() AND following.tenant_id <> ALL(CAST(:full_tenants AS uuid[]))
-                AND following.model <> ALL(CAST(:full_models AS text[])) AS go
+            SELECT following.due_at <= now() AND following.tenant_id <> ALL(CAST(%(full_tenants)s AS uuid[]))
+                AND following.model <> ALL(CAST(%(full_models)s AS text[])) AS go
         ) may
         CROSS JOIN LATERAL (SELECT l.hit AND l.tenant_id = following.tenant_id AS hit) was
-        WHERE l.visited < :most AND l.found <= :enough
+        WHERE l.visited < %(most)s AND l.found <= {enough}
     )
-    SELECT tenant_id, model, priority, go, visited, found FROM lanes
-    WHERE (go AND found <= :enough) OR visited = :most
-    ORDER BY visited
-""")
-JOBS: Final = text("""
-    SELECT found.*
-    FROM unnest(CAST(:tenants AS uuid[]), CAST(:models AS text[]), CAST(:priorities AS bigint[]))
-        AS lane (tenant_id, model, priority)
-    CROSS JOIN LATERAL (
-        SELECT j.tenant_id, j.id, j.model, j.priority, j.due_at
-        FROM jobs j
-        WHERE j.status = 'queued' AND j.tenant_id = lane.tenant_id AND j.model = lane.model
-            AND j.priority = lane.priority AND j.due_at <= now() AND (j.deadline_at IS NULL OR j.deadline_at > now())
-        ORDER BY j.due_at
-        LIMIT :each
-    ) found
-""")
+"""
+ABOVE: Final = PART.format(name="above", after="after", until="highest", enough="%(tenants)s")
+# What the first part left to be found; nothing, if it had to stop before its end.
+REST: Final = """(
+    SELECT %(tenants)s - least(coalesce(max(found), 0), %(tenants)s)
+        - CASE WHEN max(visited) = %(most)s THEN %(tenants)s ELSE 0 END
+    FROM above
+)"""
+BELOW: Final = PART.format(name="below", after="lowest", until="after", enough=REST)
+WAITING: Final = f"""
+    WITH RECURSIVE {ABOVE}, {BELOW}, lane AS MATERIALIZED (
+        SELECT tenant_id, model, priority FROM above WHERE go AND found <= %(tenants)s
+        UNION ALL
+        SELECT tenant_id, model, priority FROM below WHERE go AND found <= {REST}
+    ), stop AS (
+        SELECT (
+            SELECT tenant_id
+            FROM (SELECT tenant_id, visited FROM above UNION ALL SELECT tenant_id, visited FROM below) AS seen
+            WHERE visited = %(most)s
+        ) AS until
+    ), due AS (
+        SELECT found.*
+        FROM lane CROSS JOIN LATERAL (
+            SELECT j.tenant_id, j.id, j.model, j.priority, j.due_at
+            FROM jobs j
+            WHERE j.status = 'queued' AND j.tenant_id = lane.tenant_id AND j.model = lane.model
+                AND j.priority = lane.priority AND j.due_at <= now()
+                AND (j.deadline_at IS NULL OR j.deadline_at > now())
+            ORDER BY j.due_at
+            LIMIT (SELECT greatest(1, least(%(limit)s, {MOST_ROWS} / greatest(1, count(*)))) FROM lane)
+        ) found
+    )
+    SELECT stop.until, due.* FROM stop LEFT JOIN due ON true
+"""  # noqa: S608 - of constants
+ROOM: Final = f"""
+    WITH own AS MATERIALIZED (SELECT id, at_once FROM tenants WHERE at_once IS NOT NULL)
+    SELECT id AS tenant_id, NULL AS model, NULL AS account, at_once AS jobs FROM own
+    UNION ALL
+    SELECT tenant_id, model, fal_account, count(*) FROM jobs
+    WHERE {AT_FAL} AND (%(capped)s OR EXISTS (SELECT FROM own))
+    GROUP BY tenant_id, model, fal_account
+"""  # noqa: S608 - of a constant
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 
-class Lane(NamedTuple):
-    """What waits of one tenant for one model at one priority."""
+class Due(NamedTuple):
+    """What is due; *until* is the last tenant looked at, if there were too many lanes to see all."""
 
-    tenant_id: UUID
-    model: str
-    priority: int
-
-
-class Lanes(NamedTuple):
-    """Lanes with something due; *until* is the last tenant looked at, if there were too many to see all."""
-
-    lanes: Sequence[Lane]
+    jobs: Sequence[Waiting]
     until: UUID | None
 
 
-async def lanes(
+async def due(
     session: AsyncSession,
     *,
     after: UUID | None,
-    tenants: int,
+    limit: int,
     full_tenants: Collection[UUID] = (),
     full_models: Collection[str] = (),
     most: int = MOST_LANES,
-) -> Lanes:
-    """The lanes with something due of up to *tenants* tenants, beginning after *after* and coming round to it."""
-    full = {"full_tenants": list(full_tenants), "full_models": list(full_models)}
-    found: list[Lane] = []
-    for start, end in ((after or LOWEST, HIGHEST), (LOWEST, after or LOWEST)):
-        served = len({lane.tenant_id for lane in found})
-        if start == end or served >= tenants:
-            break
-        bounds = {"after": start, "until": end, "most": most, "enough": tenants - served}
-        rows = (await session.execute(LANES, {**full, **bounds})).all()
-        found += [Lane(*row[:3]) for row in rows if row.go and row.found <= bounds["enough"]]
-        if rows and rows[-1].visited == most:
-            return Lanes(found, rows[-1].tenant_id)
-    return Lanes(found, None)
+) -> Due:
+    """
+    The first due jobs, at most *limit*, of each lane of up to *limit* tenants, beginning after the tenant *after*.
 
-
-async def due(session: AsyncSession, of: Sequence[Lane], *, limit: int) -> list[Waiting]:
-    """Of each lane the first due jobs, at most *limit*."""
-    if not of:
-        return []
-    tenants, models, priorities = zip(*of, strict=True)
-    wanted: dict[str, Any] = {"tenants": list(tenants), "models": list(models), "priorities": list(priorities)}
-    each = max(1, min(limit, MOST_ROWS // len(of)))
-    return [Waiting(*row) for row in (await session.execute(JOBS, {**wanted, "each": each})).all()]
+    After the last tenant it goes on with the first. One statement, for each round of dispatch waits for it.
+    """
+    wanted: dict[str, Any] = {
+        "after": after or LOWEST,
+        "lowest": LOWEST,
+        "highest": HIGHEST,
+        "full_tenants": list(full_tenants),
+        "full_models": list(full_models),
+        "tenants": limit,
+        "limit": limit,
+        "most": most,
+    }
+    rows = (await (await session.connection()).exec_driver_sql(WAITING, wanted)).all()
+    return Due([Waiting(*tuple(row)[1:]) for row in rows if row.id is not None], rows[0].until)
 
 
 async def at_fal(session: AsyncSession) -> list[AtFal]:
@@ -134,14 +144,9 @@ async def at_fal(session: AsyncSession) -> list[AtFal]:
     return [AtFal(*row) for row in (await session.execute(counted)).all()]
 
 
-async def own_caps(session: AsyncSession) -> dict[UUID, int]:
-    """The tenants with a limit of their own, and which."""
-    limited = select(Tenant.id, Tenant.at_once).where(Tenant.at_once.is_not(None))
-    return {tenant_id: at_once for tenant_id, at_once in (await session.execute(limited)).all() if at_once is not None}
-
-
 async def room_left(session: AsyncSession, caps: Caps) -> Room:
-    """How much more may go to fal now; counted only where something is capped."""
-    own = await own_caps(session)
-    capped = own or caps.models or caps.tenant is not None or any(cap is not None for cap in caps.accounts.values())
-    return room(caps, own, await at_fal(session) if capped else ())
+    """How much more may go to fal now; what is there is counted only where something is capped."""
+    connection = await session.connection()
+    rows = (await connection.exec_driver_sql(ROOM, {"capped": caps.any})).all()
+    own = {row.tenant_id: row.jobs for row in rows if row.model is None}
+    return room(caps, own, [AtFal(*tuple(row)) for row in rows if row.model is not None])

@@ -123,17 +123,26 @@ def _page(
     return what.where(*clauses).order_by(Job.id.asc() if oldest_first else Job.id.desc()).limit(limit)
 
 
+TYPICAL: Final = """
+    SELECT model, percentile_cont(0.5) WITHIN GROUP (ORDER BY took.s) AS middle
+    FROM unnest(CAST(%(models)s AS text[])) AS model CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM finished_at - submitted_at) AS s
+        FROM jobs WHERE jobs.model = model.model AND status = 'succeeded' ORDER BY finished_at DESC LIMIT %(history)s
+    ) AS took
+    GROUP BY model
+"""
+
+
+async def typical(session: AsyncSession, models: Collection[str]) -> dict[str, float]:
+    """How many seconds each of *models* took between submit and finish lately, in the middle of our own history."""
+    connection = await session.connection()
+    rows = await connection.exec_driver_sql(TYPICAL, {"models": sorted(set(models)), "history": HISTORY})
+    return {**dict.fromkeys(models, UNKNOWN_S), **{row.model: float(row.middle) for row in rows}}
+
+
 async def typical_s(session: AsyncSession, model: str) -> float:
-    """How long *model* took between submit and finish lately, in the middle of this deployment's own history."""
-    took = (
-        select(func.extract("epoch", Job.finished_at - Job.submitted_at).label("s"))
-        .where(Job.model == model, Job.status == JobStatus.SUCCEEDED)
-        .order_by(Job.finished_at.desc())
-        .limit(HISTORY)
-        .subquery()
-    )
-    middle = await session.scalar(select(func.percentile_cont(0.5).within_group(took.c.s)))
-    return float(middle) if middle is not None else UNKNOWN_S
+    """The same of one *model*."""
+    return (await typical(session, [model]))[model]
 
 
 async def attempts_at_fal(session: AsyncSession, jobs: Iterable[Job]) -> dict[UUID, Attempt]:

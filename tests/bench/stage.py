@@ -90,8 +90,9 @@ class Stage:
         self.sql("CREATE DATABASE bench", self.postgres.url)
         upgrade(self.url)
         self.sql(tenants_sql())
+        # Of tables that never held anything Postgres knows nothing, and plans what it checks by guesses.
+        self.sql(MADE.replace(":jobs", str(MADE_JOBS)))
         self.sql("CREATE DATABASE yardstick TEMPLATE bench", self.postgres.url)
-        self.sql(MADE.replace(":jobs", str(MADE_JOBS)), self.yardstick)
         for url in (self.url, self.yardstick):
             self.sql("VACUUM ANALYZE", url)
 
@@ -185,9 +186,9 @@ class Stage:
             yield self.api_port
 
     @contextmanager
-    def worker(self, fal_port: int) -> Iterator[None]:
+    def worker(self, fal_port: int, **settings: str) -> Iterator[None]:
         """`callsheet work`, submitting to the fal at *fal_port*."""
-        self.start("work", *callsheet("work"), environment=self.settings(fal_port))
+        self.start("work", *callsheet("work"), environment=self.settings(fal_port, **settings))
         try:
             yield
         finally:

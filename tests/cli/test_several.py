@@ -72,5 +72,6 @@ def test_one_that_cannot_start_is_not_started_for_ever():
         out, err = process.communicate(timeout=20)
 
     assert process.returncode == 1
-    assert len(out.split()) == 2
+    # The second may be told to stop before it could say anything.
+    assert 1 <= len(out.split()) <= 2
     assert "could not start" in err

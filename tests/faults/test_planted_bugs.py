@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -111,7 +112,7 @@ async def a_hold_that_is_resolved_again(world: World) -> None:
     await make.submit(world.db, intent)
     await make.report(world.db, intent, make.failure())
     with suppress(IntegrityError):
-        again = partial(ledger.charge, tenant_id=caller.tenant_id, job_id=intent.job.id, amount=intent.job.quoted)
+        again = partial(ledger.charge, tenant_id=caller.tenant_id, job_id=intent.job.id, amount=Decimal("2.10"))
         await world.db.run(again)
     assert (await verify(world.db)).ok
 

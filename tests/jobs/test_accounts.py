@@ -13,7 +13,7 @@ from app.fal.client import FalClient
 from app.fal.messages import Refused
 from app.fal.platform import Platform
 from app.fal.storage import FalStorage
-from app.jobs import accounts, intake, waiting
+from app.jobs import accounts, taking, waiting
 from app.jobs.fairness import Caps
 from app.jobs.tables import Attempt, FalAccount
 from tests import factories as make
@@ -260,7 +260,7 @@ async def test_a_job_of_a_full_model_says_so(db):
     caps = Caps(models={make.O3: 1})
     jobs = [await make.accept(db, caller) for _ in range(2)]
 
-    (intent,) = await db.run(partial(intake.take, owner="x", limit=9, lease_s=60, caps=caps))
+    (intent,) = await db.run(partial(taking.take, owner="x", limit=9, lease_s=60, caps=caps))
 
     (other,) = [job for job in jobs if job.id != intent.job.id]
     assert await db.run(partial(waiting.reasons, jobs=[other], caps=caps)) == {other.id: "model_limit"}

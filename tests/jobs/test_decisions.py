@@ -15,9 +15,9 @@ from app.db import Database
 from app.fal.messages import CancelAnswer, Outcome, Refused
 from app.jobs import decisions, lifecycle
 from app.jobs.decisions import AlreadyFinished, Unresolvable
-from app.jobs.intake import Intent
 from app.jobs.lifecycle import Applied, JobKey
 from app.jobs.tables import Job
+from app.jobs.taking import Intent
 from app.verify.verifier import verify
 from tests import factories as make
 
@@ -77,13 +77,14 @@ async def test_a_cancel_of_what_fal_has_settles_nothing_and_is_due_at_once(db):
 
 async def test_a_cancel_leaves_a_submit_under_way_to_its_dispatcher_and_is_due_with_its_answer(db):
     intent = await make.taken(db, await make.make_tenant(db))
+    before = await make.look(db, intent.job)
 
     await cancel(db, intent.job)
     submitting = await make.look(db, intent.job)
     await make.submit(db, intent)
 
     now = await make.look(db, intent.job)
-    assert (submitting.status, submitting.due_at) == ("submitting", intent.job.due_at)
+    assert (submitting.status, submitting.due_at) == ("submitting", before.due_at)
     assert now.due_at is not None
     assert (now.status, now.due_at <= clock.now()) == ("submitted", True)
 

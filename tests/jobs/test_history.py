@@ -15,8 +15,8 @@ from app import clock
 from app.db import Database
 from app.fal.messages import Sent
 from app.jobs import history, lifecycle
-from app.jobs.intake import Intent
 from app.jobs.tables import Attempt, Job
+from app.jobs.taking import Intent
 from tests import factories as make
 
 INPUT = {"prompt": "a mecha lands", "duration": "5"}

@@ -18,7 +18,7 @@ async def from_202_to_fal(stage: Stage) -> list[float]:
     found = []
     async with stage.fal() as fal_port, stage.api(fal_port), httpx.AsyncClient(trust_env=False) as http:
         with stage.worker(fal_port):
-            for number in range(20 if stage.quick else 200):
+            for number in range(60 if stage.quick else 200):
                 answer = await http.post(
                     f"http://127.0.0.1:{stage.api_port}/v1/jobs", content=ORDER_BODY, headers=headers
                 )

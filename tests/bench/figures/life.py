@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from typing import Final
 
 import httpx
 
@@ -11,6 +12,9 @@ from tests.bench.figures.accept import RIVALS
 from tests.bench.load import Order
 from tests.bench.stage import ORDER_BODY, Stage, orders
 from tests.faults.stage import free_port
+
+# The receiver is on this machine.
+CALLBACKS: Final = {"CALLBACK_ALLOW_NETWORKS": "127.0.0.0/8"}
 
 
 def how_many(stage: Stage) -> int:
@@ -29,16 +33,17 @@ async def whole_lives(stage: Stage) -> Sample:
                 await reader.readexactly(int(size[0]))
                 told += 1
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            # Its end, or that of the measurement.
             writer.close()
 
     callback_port = free_port()
     body = ORDER_BODY[:-1] + f', "callback_url": "http://127.0.0.1:{callback_port}/told"}}'
     server = await asyncio.start_server(hear, "127.0.0.1", callback_port)
-    async with server, stage.fal(webhook_s=0.0) as fal_port, stage.api(fal_port, ALLOW_PRIVATE_CALLBACKS="true"):
+    async with server, stage.fal(webhook_s=0.0) as fal_port, stage.api(fal_port, **CALLBACKS):
         await _takes_callbacks(stage)
         texts = [[head.replace(f"Length: {len(ORDER_BODY)}", f"Length: {len(body)}"), body] for head, _ in orders()]
-        with stage.worker(fal_port):
+        with stage.worker(fal_port, **CALLBACKS):
             since = time.perf_counter()
             await stage.load(Order(stage.api_port, texts, 202, '"queued"', most=count, seconds=60))
             while told < count and time.perf_counter() < since + 60:

@@ -1,0 +1,133 @@
+"""
+fal took them: noted in sets.
+
+What `lifecycle.submitted` does with one, a single statement does here with all that are plainly in order. The others
+go there one by one, in the same transaction: those that were called refused meanwhile, or whose request is known to
+be another's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.callbacks.events import EventType
+from app.fal.messages import Accepted
+from app.jobs import accounts, callbacks, lifecycle, queries
+from app.jobs.lifecycle import AttemptKey
+from app.jobs.schedule import ask_s
+from app.jobs.states import JobStatus, sources
+from app.jobs.tables import Job
+from app.jobs.taking import Intent
+
+# Attempts before jobs, and both in the order of the attempts, so that two sets never wait for each other.
+SUBMITTED: Final = f"""
+    WITH told AS MATERIALIZED (
+        SELECT *
+        FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
+            tenant_id uuid, attempt_id uuid, request_id text, status_url text, response_url text, cancel_url text,
+            queue_position bigint, expected_s double precision, ask_s double precision
+        )
+    ), mine AS MATERIALIZED (
+        SELECT told.*
+        FROM attempts JOIN told ON attempts.tenant_id = told.tenant_id AND attempts.id = told.attempt_id
+        ORDER BY attempts.tenant_id, attempts.id
+        FOR UPDATE OF attempts
+    ), attempt AS (
+        UPDATE attempts
+        SET status = 'submitted', fal_request_id = mine.request_id, answered_at = coalesce(answered_at, now()),
+            status_url = mine.status_url, response_url = mine.response_url, cancel_url = mine.cancel_url
+        FROM mine
+        WHERE attempts.tenant_id = mine.tenant_id AND attempts.id = mine.attempt_id AND attempts.status <> 'refused'
+            AND (attempts.fal_request_id IS NULL OR attempts.fal_request_id = mine.request_id)
+            AND NOT EXISTS (
+                SELECT FROM attempts AS other
+                WHERE other.tenant_id = mine.tenant_id AND other.fal_request_id = mine.request_id
+                    AND other.id <> mine.attempt_id
+            )
+        RETURNING attempts.tenant_id, attempts.id, job_id, fal_account, mine.request_id, mine.queue_position,
+            mine.expected_s, mine.ask_s
+    ), job AS (
+        UPDATE jobs
+        SET status = 'submitted', event_count = event_count + 1, fal_request_id = attempt.request_id,
+            fal_account = attempt.fal_account, queue_position = attempt.queue_position, waiting_for = 'fal_queue',
+            submitted_at = coalesce(submitted_at, now()),
+            expected_at = now() + make_interval(secs => attempt.expected_s),
+            -- A cancel that came meanwhile is passed on at once.
+            due_at = now() + make_interval(secs => CASE WHEN cancel_requested_at IS NULL THEN attempt.ask_s ELSE 0 END),
+            lease_owner = NULL, lease_token = lease_token + 1, tries = 0
+        FROM attempt
+        WHERE jobs.tenant_id = attempt.tenant_id AND jobs.id = attempt.job_id AND status = ANY(%(sources)s)
+        RETURNING jobs.tenant_id, jobs.id, event_count, attempt.id AS attempt_id,
+            (
+                SELECT array_agg(endpoints.id) FROM callback_endpoints AS endpoints
+                WHERE endpoints.tenant_id = jobs.tenant_id AND endpoints.disabled_at IS NULL
+                    AND endpoints.events @> ARRAY['{EventType.SUBMITTED}']
+                    AND (endpoints.url IS NOT NULL OR jobs.callback_url IS NOT NULL)
+            ) AS listeners
+    ), event AS (
+        INSERT INTO job_events (tenant_id, job_id, number, status, why)
+        SELECT tenant_id, id, event_count, 'submitted', 'fal has it' FROM job
+    )
+    SELECT attempt.id AS attempt_id, job.tenant_id, job.id AS job_id, listeners, now() AS at
+    FROM attempt LEFT JOIN job ON job.attempt_id = attempt.id
+"""  # noqa: S608 - of a constant
+SOURCES: Final = sorted(sources(JobStatus.SUBMITTED))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What fal answered to an intent."""
+
+    intent: Intent
+    answer: Accepted
+
+    @property
+    def key(self) -> AttemptKey:
+        """Names its attempt."""
+        return AttemptKey(self.intent.attempt.tenant_id, self.intent.attempt.id)
+
+
+async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: float) -> list[bool]:
+    """Note that fal took all of *members*; for each, whether this opened its account."""
+    opened = [
+        member.intent.probe
+        and await accounts.accepted(
+            session, member.intent.attempt.fal_account, sent_at=member.intent.attempt.created_at
+        )
+        for member in members
+    ]
+    expected = await queries.typical(session, [member.intent.job.model for member in members])
+    asked = {model: ask_s(0, progress_s=progress_s, left_s=left_s) for model, left_s in expected.items()}
+    connection = await session.connection()
+    told = json.dumps([_row(member, expected, asked) for member in members])
+    rows = (await connection.exec_driver_sql(SUBMITTED, {"told": told, "sources": SOURCES})).all()
+    for row in rows:
+        if row.listeners:
+            job = await session.get_one(Job, (row.tenant_id, row.job_id), populate_existing=True)
+            await callbacks.tell(session, job, row.listeners, EventType.SUBMITTED, row.at, job.event_count)
+    plain = {row.attempt_id for row in rows}
+    for member in members:
+        if member.key.id not in plain:
+            model = member.intent.job.model
+            await lifecycle.submitted(
+                session, member.key, member.answer, expected_s=expected[model], ask_s=asked[model]
+            )
+    return opened
+
+
+def _row(member: Taken, expected: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, Any]:
+    key, answer, model = member.key, member.answer, member.intent.job.model
+    return {
+        "tenant_id": str(key.tenant_id),
+        "attempt_id": str(key.id),
+        "request_id": answer.request_id,
+        "status_url": answer.status_url,
+        "response_url": answer.response_url,
+        "cancel_url": answer.cancel_url,
+        "queue_position": answer.queue_position,
+        "expected_s": expected[model],
+        "ask_s": asked[model],
+    }

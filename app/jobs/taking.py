@@ -1,0 +1,144 @@
+"""
+Taking what is due to be sent: who is next, and the intent written down before a byte goes out.
+
+Two reads, or three where something is capped, and one statement that writes the whole round: jobs, attempts, events,
+whose turn it is.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import new_id
+from app.jobs import accounts, lanes
+from app.jobs.fairness import Caps, Choice, Room, choose, room
+from app.jobs.states import AttemptStatus, JobStatus
+from app.jobs.tables import Attempt, Job
+from app.jobs.tokens import new_token, token_digest
+
+NO_CAPS: Final = Caps()
+# A job that somebody has just canceled, or holds, is left out. Nothing is sent for a job without a row in `job`.
+TAKE: Final = """
+    WITH chosen AS MATERIALIZED (
+        SELECT *
+        FROM unnest(
+            CAST(%(tenants)s AS uuid[]), CAST(%(jobs)s AS uuid[]), CAST(%(accounts)s AS text[]),
+            CAST(%(attempts)s AS uuid[]), CAST(%(digests)s AS bytea[])
+        ) AS chosen (tenant_id, id, fal_account, attempt_id, token_digest)
+    ), picked AS MATERIALIZED (
+        SELECT jobs.tenant_id, jobs.id, chosen.fal_account, chosen.attempt_id, chosen.token_digest
+        FROM jobs JOIN chosen USING (tenant_id, id)
+        WHERE jobs.status = 'queued' AND jobs.due_at <= now()
+            AND (jobs.deadline_at IS NULL OR jobs.deadline_at > now())
+        FOR UPDATE OF jobs SKIP LOCKED
+    ), job AS (
+        UPDATE jobs
+        SET status = 'submitting', waiting_for = 'fal', fal_account = picked.fal_account, attempts = attempts + 1,
+            event_count = event_count + 1, due_at = now() + make_interval(secs => %(lease_s)s),
+            lease_owner = %(owner)s, lease_token = lease_token + 1, tries = tries + 1
+        FROM picked
+        WHERE jobs.tenant_id = picked.tenant_id AND jobs.id = picked.id
+        RETURNING jobs.tenant_id, jobs.id, model, priority, input, deadline_at, status, attempts, event_count,
+            jobs.fal_account, lease_token, picked.attempt_id, picked.token_digest
+    ), attempt AS (
+        INSERT INTO attempts (tenant_id, id, job_id, number, token_digest, status, fal_account)
+        SELECT tenant_id, attempt_id, id, attempts, token_digest, 'submitting', fal_account FROM job
+        RETURNING id, created_at
+    ), event AS (
+        INSERT INTO job_events (tenant_id, job_id, number, status, why)
+        SELECT tenant_id, id, event_count, status, 'attempt ' || attempts FROM job
+    ), turn AS (
+        UPDATE fal_accounts SET turn = CAST(%(turn)s AS uuid)
+        WHERE name = %(first)s AND turn IS DISTINCT FROM CAST(%(turn)s AS uuid)
+    )
+    SELECT job.*, created_at
+    FROM job JOIN attempt ON attempt.id = job.attempt_id
+"""
+
+
+class Intent(NamedTuple):
+    """A job about to be sent, its attempt, and the token of the attempt's own webhook URL."""
+
+    job: Job
+    attempt: Attempt
+    token: str
+    probe: bool = False
+    """It is let through to see whether a locked account is open again."""
+
+
+async def take(session: AsyncSession, *, owner: str, limit: int, lease_s: float, caps: Caps = NO_CAPS) -> list[Intent]:
+    """
+    Up to *limit* due jobs within *caps*, each with an attempt written down before anything is sent.
+
+    Until fal's answer is recorded such a job is `submitting`; if the worker dies, the lease runs out and
+    the reconciler finds it: then nobody knows whether fal has it.
+    """
+    # From here to the commit no other worker chooses: what is counted stays true.
+    held = await accounts.hold(session, caps.accounts)
+    counted = caps.any or held[0].tenants_capped
+    left = await lanes.room_left(session, caps) if counted else room(caps, {}, ())
+    left.probed = frozenset(account.name for account in held if account.to_be_tried)
+    for account in held:
+        if account.locked:
+            left.accounts[account.name] = min(left.accounts[account.name], 1 if account.to_be_tried else 0)
+    if left.account() is None:
+        return []
+    turn = held[0].turn
+    found = await lanes.due(
+        session,
+        after=turn,
+        limit=limit,
+        full_tenants=[tenant for tenant, free in left.tenants.items() if free <= 0],
+        full_models=[model for model, free in left.models.items() if free <= 0],
+    )
+    chosen = choose(found.jobs, left, limit=limit, after=turn)
+    # The next round begins after the tenant that was served last.
+    last = chosen[-1].job.tenant_id if chosen else found.until
+    if not chosen and last in {None, turn}:
+        return []
+    intents = await _write(session, chosen, left, first=held[0].name, turn=last, owner=owner, lease_s=lease_s)
+    for name in sorted({intent.attempt.fal_account for intent in intents if intent.probe}):
+        await accounts.probing(session, name, lease_s=lease_s)
+    return intents
+
+
+async def _write(session: AsyncSession, chosen: Sequence[Choice], left: Room, **values: Any) -> list[Intent]:
+    tokens = {new_id(): new_token(choice.job.tenant_id) for choice in chosen}
+    taken = await (await session.connection()).exec_driver_sql(
+        TAKE,
+        {
+            "tenants": [choice.job.tenant_id for choice in chosen],
+            "jobs": [choice.job.id for choice in chosen],
+            "accounts": [choice.account for choice in chosen],
+            "attempts": list(tokens),
+            "digests": [token_digest(token) for token in tokens.values()],
+            **values,
+        },
+    )
+    rows = {row.attempt_id: row for row in taken}
+    intents = []
+    for row in (rows[attempt_id] for attempt_id in tokens if attempt_id in rows):
+        job = Job(
+            tenant_id=row.tenant_id,
+            id=row.id,
+            status=JobStatus.SUBMITTING,
+            model=row.model,
+            priority=row.priority,
+            input=row.input,
+            deadline_at=row.deadline_at,
+            attempts=row.attempts,
+            fal_account=row.fal_account,
+            lease_token=row.lease_token,
+        )
+        attempt = Attempt(
+            tenant_id=row.tenant_id,
+            id=row.attempt_id,
+            job_id=row.id,
+            number=row.attempts,
+            status=AttemptStatus.SUBMITTING,
+            fal_account=row.fal_account,
+            created_at=row.created_at,
+        )
+        intents.append(Intent(job, attempt, tokens[row.attempt_id], probe=row.fal_account in left.probed))
+    return intents
