@@ -32,7 +32,7 @@ async def index(
     caller: Admin,
     limit: paging.Limit = 20,
     cursor: paging.Cursor = None,
-    kind: Annotated[str | None, Query(max_length=100, description="Only this kind")] = None,
+    kind: Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]*$", description="Only this kind")] = None,
     is_open: Annotated[bool | None, Query(alias="open", description="Only open ones, or only closed ones")] = None,
 ) -> IncidentPage:
     """

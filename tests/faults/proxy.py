@@ -71,6 +71,8 @@ class Proxy:
         """Take no more connections, and reset those there are."""
         assert self._server is not None
         self._server.close()
+        # Whoever was taken in just now begins to be served, and is seen here.
+        await asyncio.sleep(0)
         serving = list(self._open.values())
         self.reset()
         await asyncio.gather(*serving, return_exceptions=True)

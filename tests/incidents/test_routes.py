@@ -150,3 +150,9 @@ async def test_the_page_needs_nothing_from_elsewhere(api):
         part = await api.get(f"/incidents/static/{name}")
         assert part.status_code == 200
         assert "://" not in part.text
+
+
+async def test_a_kind_that_postgres_cannot_compare_with_is_refused(api, caller):
+    answer = await api.get(WHERE, params={"kind": "over\x00due"})
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "kind")

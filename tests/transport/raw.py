@@ -32,11 +32,13 @@ class RawServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await (self.acts.pop(0) if len(self.acts) > 1 else self.acts[0])(self, reader, writer):
-                pass
-        writer.close()
-        self.closed.set()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await (self.acts.pop(0) if len(self.acts) > 1 else self.acts[0])(self, reader, writer):
+                    pass
+        finally:
+            writer.close()
+            self.closed.set()
 
     async def read_head(self, reader: asyncio.StreamReader) -> int:
         """Read a request's head, and return how long its body is."""
