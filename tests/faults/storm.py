@@ -178,9 +178,12 @@ class Storm:
             self.found = await asyncio.to_thread(check, stage.url, books, stage.accepted, fal_tells=True)
             # An order that was never answered is nothing that was promised, but it isn't over either.
             self.found.unfinished_unexplained += self.jobs - len(stage.accepted)
+            if self.found.unfinished_unexplained or not all(request["told"] for request in books):
+                # Those that fal can still tell of must not be aged: its history is searched about their time.
+                return False
             # What nobody can know is explained once an incident tells of it.
             self.found.unfinished_unexplained += self.found.jobs.get("submit_unknown", 0) - await _told_of(stage)
-            return all(request["told"] for request in books) and self.found.unfinished_unexplained == 0
+            return self.found.unfinished_unexplained == 0
 
         with suppress(AssertionError):
             await until(still, REST_S, pause_s=0.5)
