@@ -1,5 +1,6 @@
 """Rows for tests, made the way the product makes them."""
 
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from app.jobs.order import Order
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.jobs.taking import Intent
 from app.media.tables import Output
+from app.money import Price
 from app.tenants import minting
 from app.tenants.auth import find
 from app.tenants.caller import Caller
@@ -63,6 +65,15 @@ async def accept(db: Database, caller: Caller, order: Order | None = None) -> Jo
     price = quote(CATALOG.known(wanted.model), wanted.input)
     job, _ = await db.run(partial(intake.accept, caller=caller, order=wanted, quote=price))
     return job
+
+
+async def held(db: Database, caller: Caller, amount: Decimal) -> UUID:
+    """The id of a job for which *amount* is held."""
+    order = an_order()
+    price = quote(CATALOG.known(order.model), order.input)
+    price = replace(price, seconds=Decimal(1), price=Price(amount), amount=amount)
+    job, _ = await db.run(partial(intake.accept, caller=caller, order=order, quote=price))
+    return job.id
 
 
 async def take(db: Database, limit: int = 1) -> list[Intent]:

@@ -1,14 +1,17 @@
-"""The ledger: deposit, hold, charge, release; each one entry, and the balances that follow from it."""
+"""
+The ledger: deposit, charge, release; each one entry, and the balances that follow from it.
+
+A hold is made with its job, by `app.jobs.accepting`.
+"""
 
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import literal, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import money
 from app.billing.tables import Account, Kind, LedgerEntry, Side
 from app.db import new_id
 from app.errors import AppError
@@ -30,16 +33,6 @@ async def open_account(session: AsyncSession, tenant_id: UUID, *, credit_limit: 
 async def deposit(session: AsyncSession, tenant_id: UUID, amount: Decimal, note: str) -> LedgerEntry:
     """Put *amount* into the account."""
     return await _enter(session, tenant_id, Kind.DEPOSIT, Side.OUTSIDE, Side.AVAILABLE, amount, note=note)
-
-
-async def hold(session: AsyncSession, tenant_id: UUID, job_id: UUID, amount: Decimal) -> LedgerEntry:
-    """
-    Set *amount* aside for a job.
-
-    Raises InsufficientFunds if it would go over the credit limit. The limit is part of the UPDATE, so
-    a burst of orders can't walk past it.
-    """
-    return await _enter(session, tenant_id, Kind.HOLD, Side.AVAILABLE, Side.HELD, amount, job_id=job_id)
 
 
 async def charge(session: AsyncSession, tenant_id: UUID, job_id: UUID, amount: Decimal) -> None:
@@ -83,20 +76,12 @@ async def _enter(
         for side, change in ((from_side, -amount), (to_side, amount))
         if side is not Side.OUTSIDE
     }
-    covered = or_(
-        literal(kind is not Kind.HOLD),
-        Account.credit_limit.is_(None),
-        Account.available - amount >= -Account.credit_limit,
-    )
-    moved = await session.scalar(
+    await session.execute(
         update(Account)
-        .where(Account.tenant_id == tenant_id, covered)
+        .where(Account.tenant_id == tenant_id)
         .values(changes)
-        .returning(Account.tenant_id)
         .execution_options(synchronize_session=False)
     )
-    if moved is None and kind is Kind.HOLD:
-        raise InsufficientFunds(f"This order would hold {money.to_text(amount)} USD.")
     session.add(entry)
     await session.flush()
     return entry

@@ -6,6 +6,7 @@ Postgres shows the rows of the tenants that ask together, and no others; the sta
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -65,8 +66,4 @@ async def found(request: Request, caller: Caller, job_id: UUID) -> dict[str, Any
 
 def gatherer(db: Database, caps: Caps) -> Gatherer[Look, dict[str, Any] | None]:
     """Where a process's questions come together."""
-
-    async def ask(asked: Sequence[Look]) -> list[dict[str, Any] | None]:
-        return await look(db, caps, asked)
-
-    return Gatherer(ask)
+    return Gatherer(partial(look, db, caps))

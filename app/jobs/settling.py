@@ -31,7 +31,7 @@ FIND: Final = text("""
     JOIN jobs ON jobs.tenant_id = attempts.tenant_id AND jobs.id = attempts.job_id
     WHERE attempts.status <> 'refused' AND jobs.finished_at IS NULL AND NOT jobs.measured
 """)
-# Accounts are locked in the order of their ids, so that two sets never wait for each other.
+# Attempts, and then accounts, are locked in the order of their ids, so that two sets never wait for each other.
 SETTLE: Final = f"""
 WITH verdict AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(verdicts)s) AS verdict (
@@ -39,10 +39,15 @@ WITH verdict AS MATERIALIZED (
         charged numeric, charged_seconds numeric, entry_id uuid, inbox_id uuid, inbox_digest bytea, headers jsonb,
         body text, body_size bigint
     )
+), mine AS MATERIALIZED (
+    SELECT verdict.*
+    FROM attempts JOIN verdict ON attempts.tenant_id = verdict.tenant_id AND attempts.id = verdict.attempt_id
+    ORDER BY attempts.tenant_id, attempts.id
+    FOR UPDATE OF attempts
 ), attempt AS (
     UPDATE attempts SET
         status = 'submitted', fal_request_id = verdict.request_id, answered_at = coalesce(answered_at, now())
-    FROM verdict
+    FROM mine AS verdict
     WHERE attempts.tenant_id = verdict.tenant_id AND attempts.id = verdict.attempt_id
         AND attempts.status <> 'refused'
         AND (attempts.fal_request_id IS NULL OR attempts.fal_request_id = verdict.request_id)

@@ -35,8 +35,7 @@ async def test_no_order_of_holds_charges_and_releases_loses_or_makes_a_cent(db, 
             await db.run(partial(ledger.deposit, tenant_id=caller.tenant_id, amount=size, note="test"))
             available += size
         elif kind == "hold":
-            job_id = uuid4()
-            await db.run(partial(ledger.hold, tenant_id=caller.tenant_id, job_id=job_id, amount=size))
+            job_id = await make.held(db, caller, size)
             holds[job_id] = size
             available, held = available - size, held + size
         elif holds:
@@ -59,13 +58,11 @@ async def test_no_order_of_holds_charges_and_releases_loses_or_makes_a_cent(db, 
 @pytest.mark.parametrize("second", ["charge", "release"])
 async def test_a_hold_is_resolved_once(db, first, second):
     caller = await make.make_tenant(db)
-    job_id = uuid4()
-    held = partial(ledger.hold, tenant_id=caller.tenant_id, job_id=job_id, amount=Decimal("2.10"))
+    job_id = await make.held(db, caller, Decimal("2.10"))
     ways = {
         "charge": partial(ledger.charge, tenant_id=caller.tenant_id, job_id=job_id, amount=Decimal(1)),
         "release": partial(ledger.release, tenant_id=caller.tenant_id, job_id=job_id),
     }
-    await db.run(held)
     await db.run(ways[first])
     before = await make.balances(db, caller)
 
@@ -78,11 +75,14 @@ async def test_a_hold_is_resolved_once(db, first, second):
 
 async def test_a_second_hold_for_a_job_is_refused(db):
     caller = await make.make_tenant(db)
-    job_id = uuid4()
-    await db.run(partial(ledger.hold, tenant_id=caller.tenant_id, job_id=job_id, amount=Decimal(1)))
+    job_id = await make.held(db, caller, Decimal(1))
+    again = text("""
+        INSERT INTO ledger_entries (tenant_id, id, kind, from_side, to_side, amount, job_id)
+        VALUES (:tenant, gen_random_uuid(), 'hold', 'available', 'held', 2, :job)
+    """)
 
-    with pytest.raises(IntegrityError):
-        await db.run(partial(ledger.hold, tenant_id=caller.tenant_id, job_id=job_id, amount=Decimal(2)))
+    with pytest.raises(IntegrityError, match="uq_ledger_entries_hold"):
+        await db.run(lambda session: session.execute(again, {"tenant": caller.tenant_id, "job": job_id}))
 
     await make.assert_adds_up(db, caller)
 
