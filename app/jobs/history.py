@@ -11,7 +11,8 @@ waits there. Such a job keeps its hold as `submit_unknown` until its webhook or 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,15 +29,43 @@ SKEW: Final = timedelta(seconds=60)
 """How far fal's clock and ours may be apart."""
 
 
-def window(attempt: Attempt) -> tuple[datetime, datetime]:
-    """When *attempt* was sent, if it was: after it was written down, and before its answer was known to be lost."""
-    return attempt.created_at - SKEW, (attempt.answered_at or clock.now()) + SKEW
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A submit whose answer got lost."""
+
+    job: Job
+    attempt: Attempt
+
+    @property
+    def start(self) -> datetime:
+        """The earliest that fal may say it was sent, if it was: after it was written down."""
+        return self.attempt.created_at - SKEW
+
+    @property
+    def end(self) -> datetime:
+        """The latest that fal may say so: before its answer was known to be lost."""
+        return (self.attempt.answered_at or clock.now()) + SKEW
+
+    @property
+    def age_s(self) -> float:
+        """How long it has been written down."""
+        return (clock.now() - self.attempt.created_at).total_seconds()
+
+    @property
+    def input(self) -> str:
+        """What was sent, in the one form that equal inputs have."""
+        return _canonical(addresses.swapped(self.job.input, self.attempt.sent_urls or {}))
 
 
-def alike(job: Job, attempt: Attempt, sent: Iterable[Sent]) -> set[str]:
-    """The ids of those in *sent* that could be *attempt*."""
-    start, end = window(attempt)
-    wanted = _canonical(addresses.swapped(job.input, attempt.sent_urls or {}))
+def sought(together: Iterable[Lost]) -> Callable[[Sent], bool]:
+    """Whether a request has the input of one of *together*."""
+    inputs = {lost.input for lost in together}
+    return lambda request: _canonical(request.input) in inputs
+
+
+def alike(lost: Lost, sent: Iterable[Sent]) -> set[str]:
+    """The ids of those in *sent* that *lost* could be."""
+    start, end, wanted = lost.start, lost.end, lost.input
     return {
         request.request_id
         for request in sent
@@ -44,9 +73,10 @@ def alike(job: Job, attempt: Attempt, sent: Iterable[Sent]) -> set[str]:
     }
 
 
-async def recognise(session: AsyncSession, job: Job, attempt: Attempt, sent: Iterable[Sent]) -> str | None:
-    """The one request in *sent* that *attempt* must be, now noted as if fal had answered; None if in doubt."""
-    found = alike(job, attempt, sent)
+async def recognise(session: AsyncSession, lost: Lost, sent: Iterable[Sent]) -> str | None:
+    """The one request in *sent* that *lost* must be, now noted as if fal had answered; None if in doubt."""
+    job, attempt = lost.job, lost.attempt
+    found = alike(lost, sent)
     if not found:
         return None
     claims = await queries.claims(session, job, attempt, found, margin=2 * SKEW)

@@ -5,6 +5,7 @@ Reads the status, then the result, and ends in the same lifecycle functions as t
 that gets no answer changes nothing and is asked again later.
 """
 
+from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,9 @@ from app import clock, leases
 from app.db import Database
 from app.fal.accounts import Accounts
 from app.fal.client import FalClient, Unanswered
+from app.fal.messages import Sent
 from app.jobs import decisions, history, lifecycle, queries
+from app.jobs.history import Lost
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus
@@ -31,6 +34,8 @@ log = structlog.get_logger()
 AWAITED: Final = (JobStatus.SUBMITTING, JobStatus.SUBMIT_UNKNOWN, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS)
 HISTORY_LONGEST_S: Final = 3600.0
 """The longest pause between two looks into fal's history for one lost submit."""
+HISTORY_BEAT: Final = timedelta(hours=1)
+"""Submits lost within it are looked for together: one reading of fal's history tells of all of them."""
 LISTED_LATE: Final = timedelta(hours=1)
 """It isn't known whether fal's history goes by when a request was sent or when it ended, so ask for some more."""
 
@@ -50,35 +55,44 @@ class Reconciler:
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The questions about up to *limit* due jobs, to be asked side by side."""
         jobs, attempts = await self.db.run(partial(self._due, limit=limit))
-        return [self._ask(job, attempts.get(job.id)) for job in jobs]
+        questions: list[Coroutine[Any, Any, None]] = []
+        lost: defaultdict[tuple[str, str, int], list[Lost]] = defaultdict(list)
+        for job in jobs:
+            attempt = attempts.get(job.id)
+            if attempt is None:
+                log.error("job_without_attempt", job_id=str(job.id), status=job.status)
+            elif attempt.fal_request_id is not None:
+                questions.append(self._ask(job, attempt, attempt.fal_request_id))
+            elif job.status == JobStatus.SUBMITTING:
+                questions.append(self._interrupted(job, attempt))
+            else:
+                beat = attempt.created_at.timestamp() // HISTORY_BEAT.total_seconds()
+                lost[attempt.fal_account, job.model, int(beat)].append(Lost(job, attempt))
+        return questions + [self._look_up(together) for together in lost.values()]
 
     async def _due(self, session: AsyncSession, limit: int) -> tuple[Sequence[Job], dict[UUID, Attempt]]:
         awaited = Job.status.in_(AWAITED)
         jobs = await leases.claim(session, Job, awaited, owner=self.owner, limit=limit, lease_s=self.lease_s)
         return jobs, await queries.attempts_at_fal(session, jobs)
 
-    async def _ask(self, job: Job, attempt: Attempt | None) -> None:
-        if attempt is None:
-            log.error("job_without_attempt", job_id=str(job.id), status=job.status)
-            return
+    async def _interrupted(self, job: Job, attempt: Attempt) -> None:
+        """Its worker died, or is as slow as if it had."""
+        log.error("submit_interrupted", job_id=str(job.id), attempt=attempt.number)
         key = AttemptKey(job.tenant_id, attempt.id)
-        if attempt.fal_request_id is None and job.status == JobStatus.SUBMITTING:
-            log.error("submit_interrupted", job_id=str(job.id), attempt=attempt.number)
-            await self.db.run(partial(lifecycle.interrupted, job=job, key=key))
-            return
-        if attempt.fal_request_id is None:
-            await self._look_up(job, attempt)
-            return
+        await self.db.run(partial(lifecycle.interrupted, job=job, key=key))
+
+    async def _ask(self, job: Job, attempt: Attempt, request_id: str) -> None:
+        key = AttemptKey(job.tenant_id, attempt.id)
         wait_s = self._wait_s(job)
         try:
             fal = self.accounts.get(attempt.fal_account).queue
             if job.cancel_requested_at is not None and attempt.cancel_answer is None:
-                await self._cancel(fal, job, key, attempt.fal_request_id, attempt.cancel_url)
-            progress = await fal.status(job.model, attempt.fal_request_id, attempt.status_url)
+                await self._cancel(fal, job, key, request_id, attempt.cancel_url)
+            progress = await fal.status(job.model, request_id, attempt.status_url)
             if progress is not None:
                 await self.db.run(partial(lifecycle.progressed, job=job, progress=progress, ask_s=wait_s))
                 return
-            report = await fal.result(job.model, attempt.fal_request_id, attempt.response_url)
+            report = await fal.result(job.model, request_id, attempt.response_url)
             # A video that can't be read just now has no length yet; its price waits rather than being guessed.
             seconds = await self.measure.seconds(report.output) if job.measured else None
         except (Unanswered, Unmeasured) as error:
@@ -90,20 +104,31 @@ class Reconciler:
         applied = await self.db.run(partial(lifecycle.reported, key=key, report=report, measured_s=seconds))
         log.info("job_reported", job_id=str(job.id), outcome=report.outcome, applied=applied, by="reconciler")
 
-    async def _look_up(self, job: Job, attempt: Attempt) -> None:
-        """Look for a lost submit in fal's history; what isn't there, or not for sure, is looked for again later."""
-        start, end = history.window(attempt)
-        request_id = None
+    async def _look_up(self, together: Sequence[Lost]) -> None:
+        """
+        Look for lost submits in fal's history; what isn't there, or not for sure, is looked for again later.
+
+        *together* are of one account and model, and of about one time.
+        """
+        account, model = together[0].attempt.fal_account, together[0].job.model
+        start, end = min(lost.start for lost in together), max(lost.end for lost in together) + LISTED_LATE
         try:
-            platform = self.accounts.get(attempt.fal_account).platform
-            sent = await platform.requests(job.model, start=start, end=end + LISTED_LATE)
-            request_id = await self.db.run(partial(history.recognise, job=job, attempt=attempt, sent=sent))
+            platform = self.accounts.get(account).platform
+            sent = await platform.requests(model, start=start, end=end, keep=history.sought(together))
         except Unanswered as error:
-            log.warning("fal_unanswered", job_id=str(job.id), why=str(error))
+            log.warning("history_unanswered", fal_account=account, model=model, lost=len(together), why=str(error))
+            sent = []
+        for lost in together:
+            await self._tell(lost, sent)
+
+    async def _tell(self, lost: Lost, sent: Sequence[Sent]) -> None:
+        job, attempt = lost.job, lost.attempt
+        request_id = await self.db.run(partial(history.recognise, lost=lost, sent=sent)) if sent else None
         if request_id is not None:
             log.info("submit_recognised", job_id=str(job.id), attempt=attempt.number, fal_request_id=request_id)
             return
-        wait_s = leases.backoff_s(job.tries, first_s=self.progress_s, longest_s=HISTORY_LONGEST_S)
+        # By its age, not by how often it was taken: a worker that was killed with it in hand asked nothing.
+        wait_s = min(max(self.progress_s, lost.age_s / 2), HISTORY_LONGEST_S)
         await self.db.run(partial(leases.again, row=job, wait_s=wait_s))
 
     async def _cancel(self, fal: FalClient, job: Job, key: AttemptKey, request_id: str, url: str | None) -> None:

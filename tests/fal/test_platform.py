@@ -1,5 +1,6 @@
 """fal's request history: all of it, or nothing."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,7 +32,9 @@ def page(*items: dict[str, Any], cursor: str | None = None) -> httpx.Response:
     return httpx.Response(200, json={"items": list(items), "next_cursor": cursor, "has_more": cursor is not None})
 
 
-async def requests(*answers: httpx.Response | Exception) -> tuple[list[Sent], list[httpx.Request]]:
+async def requests(
+    *answers: httpx.Response | Exception, keep: Callable[[Sent], bool] = lambda _: True
+) -> tuple[list[Sent], list[httpx.Request]]:
     asked: list[httpx.Request] = []
 
     def fal(request: httpx.Request) -> httpx.Response:
@@ -43,7 +46,7 @@ async def requests(*answers: httpx.Response | Exception) -> tuple[list[Sent], li
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(fal))
     platform = Platform(http, api_url="https://api.fal.ai/v1", key="id:secret")
-    return await platform.requests(MODEL, start=SENT, end=SENT + timedelta(minutes=1)), asked
+    return await platform.requests(MODEL, start=SENT, end=SENT + timedelta(minutes=1), keep=keep), asked
 
 
 async def test_every_page_of_the_history_is_read():
@@ -84,6 +87,14 @@ async def test_a_request_that_could_not_be_recognised_is_left_out(missing):
 async def test_a_part_of_the_history_is_none(broken):
     with pytest.raises(Unanswered):
         await requests(page(item("r1"), cursor="2"), broken)
+
+
+async def test_only_what_is_looked_for_is_kept():
+    ours, other = item("r1"), item("r2", json_input={"prompt": "y"})
+
+    found, _ = await requests(page(ours, other), keep=lambda request: request.input == {"prompt": "x"})
+
+    assert [request.request_id for request in found] == ["r1"]
 
 
 async def test_a_history_without_an_end_is_none():

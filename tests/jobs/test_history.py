@@ -15,6 +15,7 @@ from app import clock
 from app.db import Database
 from app.fal.messages import Sent
 from app.jobs import history, lifecycle
+from app.jobs.history import Lost
 from app.jobs.tables import Attempt, Job
 from app.jobs.taking import Intent
 from tests import factories as make
@@ -42,7 +43,7 @@ def request(intent: Intent, name: str = "req-1", *, late: float = 0, **of_input:
 async def recognise(db: Database, intent: Intent, sent: Sequence[Sent]) -> str | None:
     (attempt,) = await make.attempts_of(db, intent.job)
     job = await make.look(db, intent.job)
-    return await db.run(partial(history.recognise, job=job, attempt=attempt, sent=sent))
+    return await db.run(partial(history.recognise, lost=Lost(job, attempt), sent=sent))
 
 
 async def test_the_one_request_that_it_can_be_it_is(db):
@@ -135,5 +136,7 @@ def test_only_equal_inputs_are_alike(ours, theirs):
 
 def alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     now = clock.now()
-    found = history.alike(Job(input=ours), Attempt(created_at=now, answered_at=now), [Sent("r", now, theirs)])
+    lost, sent = Lost(Job(input=ours), Attempt(created_at=now, answered_at=now)), Sent("r", now, theirs)
+    found = history.alike(lost, [sent])
+    assert history.sought([lost])(sent) == bool(found)
     return bool(found)

@@ -4,7 +4,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy import text
 
+from app import clock
 from tests import factories as make
 from tests.world import World, build
 
@@ -56,6 +58,34 @@ async def test_what_fal_never_had_stays_unknown_with_its_hold_and_is_never_sent_
 
     assert (now["status"], now["cost"]["held"], now["cost"]["charged"]) == ("submit_unknown", "2.10", None)
     assert (now["attempts"], await world.books()) == (1, [])
+
+
+async def test_many_lost_submits_are_found_in_one_reading_of_the_history(world):
+    jobs = [await world.order(f"[[sim: lost_answer, webhook=never]] mecha {number}") for number in range(5)]
+    await world.dispatch()
+    await world.at_fal(60)
+    await make.let_time_pass(world.db)
+
+    questions = await world.ask()
+
+    found = [await world.job(job["id"]) for job in jobs]
+    assert (questions, {job["status"] for job in found}) == (1, {"submitted"})
+    assert len({job["fal"]["request_id"] for job in found}) == 5
+
+
+@pytest.mark.parametrize(("age", "wait_s"), [("1 minute", 30), ("10 minutes", 300), ("9 hours", 3600)])
+async def test_a_lost_submit_is_looked_for_again_by_its_age_however_often_a_worker_died_with_it(world, age, wait_s):
+    job = await world.order("[[sim: lost_request]] a mecha")
+    await world.dispatch()
+    async with world.db.session() as session:
+        await session.execute(text(f"UPDATE attempts SET created_at = now() - interval '{age}'"))
+        await session.execute(text("UPDATE jobs SET tries = 25, due_at = now()"))
+
+    await world.ask()
+
+    waits = await make.look(world.db, await make.key_of_id(world.db, job["id"]))
+    assert waits.due_at is not None
+    assert (waits.due_at - clock.now()).total_seconds() == pytest.approx(wait_s, abs=5)
 
 
 @pytest.mark.parametrize("lists_queued", [True, False])

@@ -1,11 +1,12 @@
 """api.fal.ai/v1: prices, what requests cost, and which requests there were."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request as Call
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from app.simulator.simulator import Simulator
 DAY_S: Final = 86_400.0
 # Set from the documented /meta answer: true webhooks of fal come from such blocks, ours come from here.
 OUR_RANGES: Final = ["127.0.0.1/32"]
+One = TypeVar("One")
 
 
 class Refusal(Exception):
@@ -76,13 +78,16 @@ def _time(call: Call, name: str, default: float) -> float:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-def _page(call: Call, key: str, found: list[dict[str, Any]], *, largest: int) -> Response:
+def _page(
+    call: Call, key: str, found: Sequence[One], show: Callable[[One], dict[str, Any]], *, largest: int
+) -> Response:
     limit, cursor = call.query_params.get("limit", "50"), call.query_params.get("cursor") or "0"
     if not (limit.isdecimal() and cursor.isdecimal() and 1 <= int(limit) <= largest):
         raise Refusal(422, "validation_error", f"limit is 1 to {largest}, cursor comes from an earlier page")
     end = int(cursor) + int(limit)
     more = end < len(found)
-    said = {key: found[int(cursor) : end], "next_cursor": str(end) if more else None, "has_more": more}
+    shown = [show(one) for one in found[int(cursor) : end]]
+    said = {key: shown, "next_cursor": str(end) if more else None, "has_more": more}
     return answer(200, said)
 
 
@@ -97,7 +102,7 @@ def _number(value: Decimal) -> float:
 async def _models(simulator: Simulator, call: Call) -> Response:
     wanted, text = _many(call, "endpoint_id"), call.query_params.get("q", "").lower()
     names = [name for name in sorted(simulator.config.prices) if text in name and (not wanted or name in wanted)]
-    return _page(call, "models", [_model(name) for name in names], largest=100)
+    return _page(call, "models", names, _model, largest=100)
 
 
 def _model(endpoint: str) -> dict[str, Any]:
@@ -110,9 +115,12 @@ def _model(endpoint: str) -> dict[str, Any]:
 async def _pricing(simulator: Simulator, call: Call) -> Response:
     _key(simulator, call)
     wanted = _many(call, "endpoint_id", required=True)
-    unit = {"unit": "seconds", "currency": "USD"}
-    prices = [{"endpoint_id": one, "unit_price": _number(simulator.config.unit_price(one))} | unit for one in wanted]
-    return _page(call, "prices", prices, largest=50)
+
+    def price(endpoint: str) -> dict[str, Any]:
+        unit_price = _number(simulator.config.unit_price(endpoint))
+        return {"endpoint_id": endpoint, "unit_price": unit_price, "unit": "seconds", "currency": "USD"}
+
+    return _page(call, "prices", wanted, price, largest=50)
 
 
 async def _estimate(simulator: Simulator, call: Call) -> Response:
@@ -158,7 +166,7 @@ def _charged(simulator: Simulator, call: Call) -> Iterator[Request]:
 
 async def _billing_events(simulator: Simulator, call: Call) -> Response:
     _admin(simulator, call)
-    return _page(call, "billing_events", [_event(simulator, one) for one in _charged(simulator, call)], largest=10_000)
+    return _page(call, "billing_events", list(_charged(simulator, call)), partial(_event, simulator), largest=10_000)
 
 
 def _event(simulator: Simulator, request: Request) -> dict[str, Any]:
@@ -237,7 +245,7 @@ async def _by_endpoint(simulator: Simulator, call: Call) -> Response:
         found.sort(key=lambda one: (one.ended_at or now) - (one.started_at or now), reverse=True)
     else:
         found.sort(key=lambda one: one.ended_at or one.submitted_at, reverse=True)
-    return _page(call, "items", [_item(one, payloads=payloads) for one in found], largest=100)
+    return _page(call, "items", found, partial(_item, payloads=payloads), largest=100)
 
 
 def _listed(simulator: Simulator, request: Request) -> bool:
