@@ -1,9 +1,9 @@
 """
 The life of a job, as fal's news moves it on: submitted, refused, lost, progressed, reported.
 
-With `intake`, `taking` and `submits` the sole writer of a job's status. Each function works inside the transaction it
-is given and changes the job, its money and its events together. News that comes second finds the job moved on and
-does nothing.
+With the sets (`accepting`, `taking`, `submits`, `settling`) the sole writer of a job's status. Each function works
+inside the transaction it is given and changes the job, its money and its events together. News that comes second
+finds the job moved on and does nothing.
 """
 
 from datetime import timedelta
