@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel
 
+from app.docs.streams import tell_streams
+
 
 def keep_whole(app: FastAPI) -> None:
     """Let the document of *app* show the examples of its shapes with their nulls."""
@@ -23,6 +25,7 @@ def keep_whole(app: FastAPI) -> None:
             # Another shape may have this name, but not these examples.
             if written and jsonable_encoder(written, exclude_none=True) == shape.get("examples"):
                 shape["examples"] = jsonable_encoder(written)
+        tell_streams(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it

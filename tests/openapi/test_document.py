@@ -92,6 +92,28 @@ def examples(now: dict[str, Any]) -> Any:
                         yield f"{method} {path} {code}", content["schema"], example["value"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told", "holds"),
+    [
+        ("/v1/events", None, True),
+        ("/v1/events", {}, True),
+        ("/v1/events", {"number": 3}, False),
+        ("/v1/jobs/{job_id}/events", None, True),
+        ("/v1/jobs/{job_id}/events", {}, False),
+    ],
+)
+def test_a_stream_is_a_text_of_events_with_data_of_their_own_shape(now, path, told, holds):
+    content = now["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    event = dict(line.split(": ", 1) for line in content["example"].splitlines() if line)
+    data = json.loads(event["data"]) if told is None else told
+
+    shape = content["itemSchema"]["properties"]["data"]["contentSchema"]
+
+    assert jsonschema_rs.validator_for(content["itemSchema"]).is_valid(event)
+    assert jsonschema_rs.validator_for({**shape, "components": now["components"]}).is_valid(data) == holds
+    assert content["schema"] == {"type": "string"}
+
+
 def test_names_are_for_callers(now):
     # Two shapes of one name would be told apart by where their code is.
     assert [name for name in now["components"]["schemas"] if not name.isalnum()] == []
