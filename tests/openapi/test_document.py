@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from app.jobs.schemas import JobView
 from tests.openapi import document
 from tests.openapi.changes import breaks
 
@@ -125,3 +126,21 @@ def test_webhooks_tell_of_every_callback(now):
         names = {parameter["name"] for parameter in item["post"]["parameters"]}
         assert names == {"webhook-id", "webhook-timestamp", "webhook-signature"}
         assert item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Callback")
+
+
+def test_each_callback_shows_an_example_of_its_own_kind(now):
+    shape = jsonschema_rs.validator_for(
+        {"$ref": "#/components/schemas/Callback", "components": now["components"]}, validate_formats=True
+    )
+    for kind, item in now["webhooks"].items():
+        example = item["post"]["requestBody"]["content"]["application/json"]["example"]
+        job = example["data"]["job"]
+        assert [error.message for error in shape.iter_errors(example)] == []
+        assert example["type"] == kind
+        assert job["status"] == ("succeeded" if kind == "job.safe" else kind.removeprefix("job."))
+        # Whatever is null in a callback is null in its example, and not left out.
+        assert set(job) == set(JobView.model_fields)
+        assert (job["safe_at"] is not None) == (kind == "job.safe")
+        assert (job["output"] is not None) == (job["status"] == "succeeded")
+        assert (job["waiting"] is None) == (job["finished_at"] is not None) == (job["cost"]["charged"] is not None)
+        assert (job["error"] is not None) == (job["status"] in {"failed", "canceled", "expired"})
