@@ -25,6 +25,8 @@ from tests.following import service
 
 SCHEMATHESIS: Final = Path(sys.executable).with_name("schemathesis")
 CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
+# Each has its share of the time; together, the first would take nearly all of it.
+PHASES: Final = ("examples,coverage,fuzzing", "stateful")
 # It finds the key that it calls with in the list of keys, and would soon have revoked it.
 KEEP: Final = """
     CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
@@ -33,8 +35,12 @@ KEEP: Final = """
 """
 
 
-async def fuzz(url: str, seconds: int, seed: int) -> int:
-    """Look for *seconds*; 0 if every answer was one that the document tells of."""
+async def fuzz(url: str, folder: Path, seconds: int, seed: int) -> int:
+    """
+    Look for *seconds* at a service that keeps its files in *folder*.
+
+    Returns 0 if every answer was one that the document tells of.
+    """
     db = Database(url)
     caller, key = await make.make_key(db)
     intent = await make.taken(db, caller)
@@ -44,22 +50,26 @@ async def fuzz(url: str, seconds: int, seed: int) -> int:
     with connected(url) as connection:
         connection.execute(KEEP.format(key_id=caller.key_id).encode())
     # It calls without a valid key more often than anybody may.
-    async with service(url, failures_per_minute=sys.maxsize) as served:
-        command = ["--config-file", str(CONFIG), "--no-color", "run", f"{served.url}/openapi.json"]
-        options = ["--max-time", str(seconds), "--seed", str(seed)]
-        environment = {**os.environ, "KEY": key}
-        running = await asyncio.create_subprocess_exec(SCHEMATHESIS, *command, *options, env=environment)
-        return await running.wait()
+    async with service(url, data=folder, failures_per_minute=sys.maxsize) as served:
+        command = [str(SCHEMATHESIS), "--config-file", str(CONFIG), "--no-color", "run", f"{served.url}/openapi.json"]
+        options = ["--max-time", str(seconds // len(PHASES)), "--seed", str(seed)]
+        faulty = 0
+        for phases in PHASES:
+            running = await asyncio.create_subprocess_exec(
+                *command, *options, "--phases", phases, env={**os.environ, "KEY": key}
+            )
+            faulty |= await running.wait()
+        return faulty
 
 
 def main() -> None:
     """Look for as many minutes as the command line says."""
-    seconds = round(float(sys.argv[1]) * 60)
+    seconds = max(round(float(sys.argv[1]) * 60), len(PHASES))
     seed = int(os.environ.get("SEED") or random.randrange(2**32))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder, "postgres")) as postgres:
         upgrade(postgres.url)
-        faulty = asyncio.run(fuzz(postgres.url, seconds, seed))
+        faulty = asyncio.run(fuzz(postgres.url, Path(folder), seconds, seed))
     if faulty:
         print(f"Again: make fuzz SEED={seed} MINUTES={sys.argv[1]}")
     sys.exit(faulty)
