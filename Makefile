@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench check fmt lock migration openapi verify-scale pictures clean setup setup-dev setup-bench
+.PHONY: help run test chaos fuzz bench check fmt lock migration openapi verify-scale pictures clean setup setup-dev setup-bench
 .NOTPARALLEL:
 
 # The first of these that is new enough; name another with make PYTHON=/path/to/python
@@ -35,6 +35,9 @@ test: check ## Check everything, then run every test
 chaos: setup-dev ## Kill and cut everything, again and again; takes JOBS=2000 SEED=1 MINUTES=5
 	@$(BIN)/pytest -m slow tests/faults
 	@$(BIN)/python -m tests.faults.storm --jobs $(JOBS) --seed $(SEED) --minutes $(MINUTES)
+
+fuzz: setup-dev ## Call every operation, alone and as answers lead, until time is up; takes MINUTES=5 SEED=1
+	@SEED='$(if $(filter-out file,$(origin SEED)),$(SEED))' $(BIN)/python -m tests.openapi.fuzz $(MINUTES)
 
 bench: setup-bench ## Measure how fast it is, against others; takes QUICK=1 ROUNDS=3 JOBS=10000000 FIGURES='a e'
 	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(if $(filter-out file,$(origin JOBS)),--jobs $(JOBS)) $(FIGURES)

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive
 from app.errors import BodyTooLarge, BodyTooSlow
 
 BYTES_PER_S: Final = 10_000.0
-"""What a body has to come at, at least, once its *slow_s* are used up."""
+"""What a body has to come at, at least, once its *slow_s* are used up; and what an answer has to be taken at."""
 
 
 class Body:

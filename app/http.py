@@ -13,9 +13,10 @@ import httpx
 import structlog
 from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.body import Body
@@ -47,6 +48,12 @@ class KeyInAddress(AppError):
     """Keys and tokens don't belong in an address, where logs and histories keep them; send them as `Authorization`."""
 
     status, code = 400, "key_in_address"
+
+
+class NotForThisPage(AppError):
+    """A page may not make this call: its origin, or a method or header it wants to send, isn't among those allowed."""
+
+    status, code = 400, "cross_origin_refused"
 
 
 class Marked:
@@ -168,11 +175,30 @@ async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
 
 
+class CrossOrigin(CORSMiddleware):
+    """Starlette's, but that a refusal is told as every other error is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await super().__call__(scope, receive, send)
+        except NotForThisPage as error:
+            await _tell(error, scope, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """What a browser is told that asks first. Raises NotForThisPage."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code >= 400:
+            kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+            raise NotForThisPage(f"{bytes(answer.body).decode()}.", headers=kept)
+        return answer
+
+
 def cross_origin(app: ASGIApp, origins: str | None) -> ASGIApp:
     """*app*, which pages of *origins*, a list with commas, may call by bearer token; never by cookie."""
     if origins is None:
         return app
-    return CORSMiddleware(
+    return CrossOrigin(
         app,
         allow_origins=origins.split(","),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],

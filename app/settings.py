@@ -250,7 +250,8 @@ class Settings(BaseSettings):
     webhook_limit_bytes: Count = Field(default=1_000_000, description="Largest webhook body taken")
     slow_request_s: Seconds = Field(
         default=30.0,
-        description="How long a client may take over a request's head, and over its body beyond 10,000 bytes a second",
+        description="How long a client may take over a request's head, over its body beyond 10,000 bytes a second, "
+        "and take less than that of its answer",
     )
     keep_alive_s: Count = Field(
         default=5, description="How long a connection without a request is kept; behind a proxy, longer than it does"

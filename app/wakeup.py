@@ -62,6 +62,13 @@ class Announcer:
             await asyncio.sleep(RECONNECT_S)
 
 
+async def announce_once(url: str) -> None:
+    """Tell of what a process that is about to end has committed; without a connection, polling finds it."""
+    with suppress(psycopg.Error, OSError):
+        async with await _connect(url) as connection:
+            await connection.execute(f"NOTIFY {WORK}")
+
+
 async def listen(url: str, wake: Iterable[asyncio.Event], channels: Sequence[str] = (WORK,)) -> None:
     """Set every event of *wake* at each announcement on *channels*, for ever; needs a connection of its own."""
     events = list(wake)

@@ -56,7 +56,7 @@ async def service(database_url: str, **given: Any) -> AsyncIterator[Service]:
         **{"database_url": database_url, "fal_key": "test", "poll_s": 0.02, "_env_file": None, **given}
     )
     app = create_app(settings, fal_transport=fal)
-    server = Server(config(app, "127.0.0.1", 0, stop_s=2, head_s=settings.slow_request_s))
+    server = Server(config(app, "127.0.0.1", 0, stop_s=2, slow_s=settings.slow_request_s))
     serving = asyncio.create_task(server._serve())  # serve() would take the signals
     while not server.started:
         assert not serving.done(), serving

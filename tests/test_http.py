@@ -91,6 +91,25 @@ async def test_a_page_of_another_origin_may_not(public, api):
 
 
 @pytest.mark.parametrize(
+    ("asks", "refused"),
+    [
+        ({"Origin": "https://evil.example"}, "origin"),
+        ({"Access-Control-Request-Method": "TRACE"}, "method"),
+        ({"Access-Control-Request-Headers": "authorization, x-mine"}, "headers"),
+    ],
+)
+async def test_what_a_page_may_not_is_told_as_every_other_error(public, asks, refused):
+    answer = await public.options("/v1/jobs", headers={"Origin": PAGE, "Access-Control-Request-Method": "POST", **asks})
+
+    told = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert (told["code"], told["detail"]) == ("cross_origin_refused", f"Disallowed CORS {refused}.")
+    assert told["request_id"] == answer.headers["x-request-id"]
+    assert "Origin" in answer.headers["vary"]
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+@pytest.mark.parametrize(
     "given", [{"cors_origins": "app.example.com"}, {"cors_origins": "https://a.example/path"}, {"hsts_s": 600}]
 )
 def test_settings_that_would_not_work_are_refused(given):

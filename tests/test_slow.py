@@ -1,22 +1,28 @@
-"""Slow clients, over raw sockets: what they announce and don't send, or send a byte at a time, is given up."""
+"""
+Slow clients, over raw sockets: what they announce and don't send, or send or take a byte at a time, is given up.
+"""
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.body import Body
 from tests import factories as make
+from tests.files.samples import png_of
 from tests.following import Service, service
 
 SLOW_S = 0.25
 
 
 @pytest.fixture
-async def served(database_url: str) -> AsyncIterator[Service]:
-    async with service(database_url, slow_request_s=SLOW_S) as started:
+async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with service(database_url, slow_request_s=SLOW_S, data=tmp_path) as started:
         yield started
 
 
@@ -168,3 +174,62 @@ async def test_what_came_buys_time_for_what_is_to_come(size: int, slow_s: float,
     else:
         with pytest.raises(Exception, match="408"):
             await body.receive()
+
+
+@pytest.fixture
+async def large(served, key) -> str:
+    """Where a file is that no socket takes at once."""
+    async with served.client(key) as client:
+        file = await client.post("/v1/files", content=png_of(12_000_000))
+        assert file.status_code == 201, file.text
+        link = await client.get(f"/v1/files/{file.json()['id']}/content")
+    return str(link.headers["location"])
+
+
+async def nobody_is_connected(served: Service) -> None:
+    async with asyncio.timeout(20):
+        while served.server.server_state.connections:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("rest", [[], ["Connection: close"]])
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_a_reader_who_takes_nothing_or_a_byte_at_a_time_is_hung_up_on(served, large, rest, taken):
+    await nobody_is_connected(served)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.setblocking(False)
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        await loop.sock_connect(deaf, (host, int(port)))
+        await loop.sock_sendall(deaf, head(f"GET {large} HTTP/1.1", *rest))
+        assert (await loop.sock_recv(deaf, 12)) == b"HTTP/1.1 200"
+
+        reading = asyncio.create_task(sip(deaf, taken))
+        await nobody_is_connected(served)
+        reading.cancel()
+
+    # Nor does anything of it go on here.
+    async with asyncio.timeout(10):
+        while served.server.server_state.tasks:
+            await asyncio.sleep(0.01)
+
+
+async def sip(deaf: socket.socket, taken: int) -> None:
+    while taken:
+        await asyncio.get_running_loop().sock_recv(deaf, taken)
+        await asyncio.sleep(SLOW_S / 20)
+
+
+async def test_a_slow_reader_who_goes_on_gets_the_whole(served, large):
+    reader, writer = await called(served)
+    writer.write(head(f"GET {large} HTTP/1.1", "Connection: close"))
+    began, came = time.monotonic(), 0
+    async with asyncio.timeout(30):
+        while part := await reader.read(200_000):
+            came += len(part)
+            await asyncio.sleep(SLOW_S / 20)
+
+    assert came > 12_000_000
+    assert time.monotonic() - began > SLOW_S
+    writer.close()

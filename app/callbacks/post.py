@@ -3,14 +3,12 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
 from ssrfguard import SSRFGuardError
 
-from app import clock
+from app.retry_after import retry_after_s
 
 KEPT_BYTES: Final = 2048
 """How much of a receiver's answer is read, and kept for people to look at."""
@@ -51,14 +49,14 @@ async def post(http: httpx.AsyncClient, url: str, body: str, headers: dict[str, 
     """
     since = time.monotonic()
     read = bytearray()
-    status_code, error, retry_after_s = None, None, None
+    status_code, error, wait_s = None, None, None
     try:
         async with (
             asyncio.timeout(timeout_s),
             http.stream("POST", url, content=body.encode(), headers=HEADERS | headers) as answer,
         ):
             status_code, error = answer.status_code, _verdict(answer)
-            retry_after_s = _retry_after_s(answer.headers.get("retry-after", ""), clock.now())
+            wait_s = retry_after_s(answer.headers.get("retry-after", ""))
             async for part in answer.aiter_raw():
                 read += part[: KEPT_BYTES - len(read)]
                 if len(read) >= KEPT_BYTES:
@@ -70,7 +68,7 @@ async def post(http: httpx.AsyncClient, url: str, body: str, headers: dict[str, 
         error = error if status_code is not None else _kind(trouble)
     # Postgres takes no NUL in a text.
     text = bytes(read).decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return Answer(status_code, error, text, round((time.monotonic() - since) * 1000), retry_after_s)
+    return Answer(status_code, error, text, round((time.monotonic() - since) * 1000), wait_s)
 
 
 def _verdict(answer: httpx.Response) -> str | None:
@@ -86,12 +84,3 @@ def _kind(trouble: Exception) -> str:
     if isinstance(trouble, httpx.ConnectError):
         return "unreachable"
     return "broken_off"
-
-
-def _retry_after_s(text: str, now: datetime) -> float | None:
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (ValueError, TypeError):
-        return None

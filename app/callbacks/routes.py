@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from ssrfguard import Policy
 
@@ -30,6 +30,7 @@ from app.errors import AppError, BodyTooLarge, Fault, InvalidRequest, NotFound, 
 from app.tenants.audit import audit
 from app.tenants.auth import JobsReader, JobsWriter, Unauthorized
 from app.tenants.caller import Caller, Forbidden
+from app.tenants.tables import Tenant
 
 router = APIRouter(prefix="/v1", tags=["Callbacks"])
 
@@ -70,6 +71,8 @@ async def create(request: Request, response: Response, caller: JobsWriter, order
     )
 
     async def add(session: AsyncSession) -> Endpoint:
+        # Those that come at once queue here for a moment, or each would take the last free place.
+        await session.execute(select(Tenant.id).where(Tenant.id == caller.tenant_id).with_for_update(key_share=True))
         if len(await queries.endpoints(session, caller.tenant_id)) >= MOST:
             raise TooManyEndpoints
         audit(session, caller.actor, "endpoint.create", row.id, tenant_id=caller.tenant_id)

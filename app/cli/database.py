@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import wakeup
 from app.cli.trouble import Exit, Trouble
 from app.db import Database
 from app.postgres import running_url
@@ -16,16 +17,19 @@ from app.tenants.tables import Tenant
 T = TypeVar("T")
 
 
-def in_database(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """What *work* returns, from one committed transaction."""
+def in_database(work: Callable[[AsyncSession], Awaitable[T]], *, announced: bool = False) -> T:
+    """What *work* returns, from one committed transaction; *announced* if workers and streams are to look at once."""
     url = database_url(Settings.read())
 
     async def run() -> T:
         db = Database(url, pool=1)
         try:
-            return await db.run(work)
+            done = await db.run(work)
         finally:
             await db.close()
+        if announced:
+            await wakeup.announce_once(url)
+        return done
 
     return asyncio.run(run())
 

@@ -65,7 +65,7 @@ def submit(
         Id of the model, from `callsheet models`.
     input_
         One field of the model's input: name=text, name=@path for a file, or name:=json for anything else. Give it
-        several times.
+        several times; name[]=… adds to a list.
     input_file
         JSON file with the model's input; fields given with -i win.
     watch
@@ -178,18 +178,30 @@ def _input(fields: tuple[str, ...], file: Path | None) -> dict[str, Any]:
             raise Trouble(f"--input-file: {file} isn't readable JSON: {error}") from None
         if not isinstance(found, dict):
             raise Trouble(f"--input-file: {file} must hold a JSON object")
+    given: dict[str, Any] = {}
     for field in fields:
-        name, sign, value = field.partition("=")
-        if not sign or not name.rstrip(":"):
+        written, sign, text = field.partition("=")
+        name = written.removesuffix(":").removesuffix("[]")
+        if not sign or not name:
             raise Trouble(f"-i: {field!r} must be name=text or name:=json")
-        if name.endswith(":"):
-            try:
-                found[name[:-1]] = json.loads(value)
-            except ValueError:
-                raise Trouble(f"-i: {name}= must be followed by JSON") from None
+        value = _value(written, text)
+        if not written.removesuffix(":").endswith("[]"):
+            given[name] = value
+        elif isinstance(given.setdefault(name, []), list):
+            given[name].append(value)
         else:
-            found[name] = _file(name, value) if value.startswith("@") else value
-    return found
+            raise Trouble(f"-i: {name} is given as one value and as a list")
+    return {**found, **given}
+
+
+def _value(written: str, text: str) -> Any:
+    """What *text* stands for in a field whose name is *written* so."""
+    if not written.endswith(":"):
+        return _file(written, text) if text.startswith("@") else text
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Trouble(f"-i: {written}= must be followed by JSON") from None
 
 
 def _file(name: str, value: str) -> Path:
@@ -200,16 +212,18 @@ def _file(name: str, value: str) -> Path:
     raise Trouble(f"-i: there is no file {path} to hand in; if {value} is meant as text, write {name}:='{as_text}'")
 
 
-def _with_files(client: Client, value: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+def _with_files(client: Client, value: Any, *, quiet: bool) -> Any:
     """*value*, with each Path in it handed in, and its address instead."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-    given = dict(value)
-    for name, path in value.items():
-        if isinstance(path, Path):
-            given[name] = client.upload(path).url
-            # Who sends the order again says the address: another upload would make it another order.
-            console.print(f"uploaded {path} as {given[name]}", markup=False)
-    return given
+    if isinstance(value, dict):
+        return {name: _with_files(client, one, quiet=quiet) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_files(client, one, quiet=quiet) for one in value]
+    if not isinstance(value, Path):
+        return value
+    url = client.upload(value).url
+    # Who sends the order again says the address: another upload would make it another order.
+    Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet).print(f"uploaded {value} as {url}", markup=False)
+    return url
 
 
 def _follow(client: Client, job: Job, *, quiet: bool) -> Job:

@@ -41,7 +41,7 @@ def serve(*, host: str | None = None, port: int | None = None, processes: int | 
             settings.bind,
             settings.port,
             stop_s=4,
-            head_s=settings.slow_request_s,
+            slow_s=settings.slow_request_s,
             keep_alive_s=settings.keep_alive_s,
         )
 

@@ -49,5 +49,5 @@ def resolve(
         verdict = f"accepted as {accepted}" if accepted is not None else "not accepted"
         audit(session, operator(), "job.resolve", job_id, tenant_id=job.tenant_id, verdict=verdict, reason=reason)
 
-    in_database(decide)
+    in_database(decide, announced=True)
     print("Noted: fal is asked about it." if accepted else "Noted: it is sent again.")

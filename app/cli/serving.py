@@ -10,6 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.body import BYTES_PER_S
+
 
 class Server(uvicorn.Server):
     """uvicorn waits for every answer before it stops, and an event stream has no end of its own."""
@@ -30,16 +32,23 @@ class Server(uvicorn.Server):
 
 
 class Patient(HttpToolsProtocol):
-    """uvicorn's HTTP, which by itself waits for the head of a request for ever; this waits *head_s* seconds."""
+    """
+    uvicorn's HTTP, which by itself waits for ever for the head of a request, and until an answer is taken.
 
-    def __init__(self, *given: Any, head_s: float, **named: Any) -> None:
+    This waits *slow_s* seconds for a head, and for as long as at least BYTES_PER_S of an answer are taken in each.
+    """
+
+    def __init__(self, *given: Any, slow_s: float, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._head_s = head_s
+        self._slow_s = slow_s
         self._giving_up: asyncio.TimerHandle | None = None
+        self._cutting_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and may say what they want."""
         super().connection_made(transport)
+        # Whatever they haven't taken is waited for, also what would be left when the connection is closed.
+        transport.set_write_buffer_limits(high=0)
         self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -56,12 +65,39 @@ class Patient(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """They are gone."""
         self._await_no_head()
+        self._await_no_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """They don't take an answer as fast as it comes."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """They took what there was."""
+        self._await_no_reader()
+        super().resume_writing()
+
+    def _await_reader(self) -> None:
+        self._await_no_reader()
+        left = self.transport.get_write_buffer_size()
+        self._cutting_off = self.loop.call_later(self._slow_s, self._judge_reader, left)
+
+    def _judge_reader(self, left: int) -> None:
+        if left - self.transport.get_write_buffer_size() < self._slow_s * BYTES_PER_S:
+            # Closing would wait for them once more.
+            self.transport.abort()
+        else:
+            self._await_reader()
+
+    def _await_no_reader(self) -> None:
+        if self._cutting_off is not None:
+            self._cutting_off.cancel()
 
     def _await_head(self) -> None:
         self._await_no_head()
         if not self.transport.is_closing():
-            self._giving_up = self.loop.call_later(self._head_s, self.transport.close)
+            self._giving_up = self.loop.call_later(self._slow_s, self.transport.close)
 
     def _await_no_head(self) -> None:
         if self._giving_up is not None:
@@ -69,19 +105,19 @@ class Patient(HttpToolsProtocol):
 
 
 def config(
-    app: FastAPI, host: str, port: int, *, stop_s: int, head_s: float = 30.0, keep_alive_s: int = 5
+    app: FastAPI, host: str, port: int, *, stop_s: int, slow_s: float = 30.0, keep_alive_s: int = 5
 ) -> uvicorn.Config:
     """
     How *app* is served; when told to stop, answers that are under way have *stop_s* seconds.
 
-    A connection is closed if a request's head isn't whole *head_s* seconds after it could begin, or if nothing at all
-    came for *keep_alive_s* after an answer.
+    A connection is closed if a request's head isn't whole *slow_s* seconds after it could begin, if an answer is taken
+    at less than BYTES_PER_S for as long, or if nothing at all came for *keep_alive_s* after an answer.
     """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=cast("type[asyncio.Protocol]", partial(Patient, head_s=head_s)),
+        http=cast("type[asyncio.Protocol]", partial(Patient, slow_s=slow_s)),
         timeout_keep_alive=keep_alive_s,
         log_config=None,
         access_log=False,

@@ -5,11 +5,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+
+from app.docs.streams import tell_streams
 
 
 def keep_whole(app: FastAPI) -> None:
-    """Let the document of *app* show the examples of its shapes with their nulls."""
+    """Let the document of *app* show the examples of its shapes and webhooks with their nulls."""
     shortened = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -23,6 +26,12 @@ def keep_whole(app: FastAPI) -> None:
             # Another shape may have this name, but not these examples.
             if written and jsonable_encoder(written, exclude_none=True) == shape.get("examples"):
                 shape["examples"] = jsonable_encoder(written)
+        for route in app.webhooks.routes:
+            if isinstance(route, APIRoute) and route.openapi_extra:
+                content = document["webhooks"][route.path]["post"]["requestBody"]["content"]
+                for kind, written in route.openapi_extra["requestBody"]["content"].items():
+                    content[kind] |= jsonable_encoder(written)
+        tell_streams(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it

@@ -9,8 +9,6 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +17,7 @@ import httpx
 from app.fal import messages
 from app.fal.messages import Accepted, CancelAnswer, Lost, Progress, Refused, Report, accepted, job_error
 from app.http import once
+from app.retry_after import retry_after_s
 
 # Raised before a single byte of the request was sent, so fal can't have it.
 NOTHING_SENT: Final = (
@@ -201,11 +200,5 @@ def _whom(code: int, body: Any) -> Literal["account_locked", "key_refused", "fal
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "")
-    if text.isdecimal():
-        return min(float(text), 3600.0)
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), 3600.0)
+    asked_s = retry_after_s(headers.get("retry-after", ""))
+    return None if asked_s is None else min(asked_s, 3600.0)

@@ -118,6 +118,6 @@ class Reason(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"reason": "The customer has the file; saved by hand."}]}
     )
 
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)] = Field(
-        description="Kept with the incident"
-    )
+    reason: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00]*$")
+    ] = Field(description="Kept with the incident")

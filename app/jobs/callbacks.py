@@ -10,15 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.callbacks import outbox
 from app.callbacks.events import EventType, body_of
-from app.jobs.schemas import JOB_EXAMPLE, JobView
+from app.jobs.callback_examples import EXAMPLES
+from app.jobs.schemas import JobView
 from app.jobs.tables import Job
-
-EXAMPLE: Final[dict[str, Any]] = {
-    "type": EventType.SUCCEEDED,
-    "timestamp": "2026-11-22T14:31:40Z",
-    "data": {"job": {**JOB_EXAMPLE, "safe_at": None}, "sequence": 5},
-}
-
 
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     410: {"description": "Don't call this address again"},
@@ -36,7 +30,7 @@ class JobNews(BaseModel):
 class Callback(BaseModel):
     """What a callback says. Its bytes are signed as https://www.standardwebhooks.com describes."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLES[EventType.SUCCEEDED]]})
 
     type: EventType
     timestamp: datetime = Field(description="When it happened")
@@ -102,4 +96,5 @@ def describe(webhooks: APIRouter) -> None:
             status_code=204,
             response_description="It is taken, as by any other 2xx",
             responses=ANSWERS,
+            openapi_extra={"requestBody": {"content": {"application/json": {"example": EXAMPLES[kind]}}}},
         )

@@ -21,6 +21,9 @@ class Expirer:
     at_once: int = 100
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
-        """Ends up to *limit* of them; leaves nothing to do."""
-        await self.db.run(partial(intake.expire, limit=limit))
-        return []
+        """Ends up to *limit* of them; what is left is nothing but that it is told, and looked for more."""
+        return [_done()] if await self.db.run(partial(intake.expire, limit=limit)) else []
+
+
+async def _done() -> None:
+    pass

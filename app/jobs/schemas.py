@@ -79,9 +79,12 @@ JOB_EXAMPLE: Final[dict[str, Any]] = {
 
 
 def _within_a_year(time: datetime | None) -> datetime | None:
-    if time is not None and abs(time - clock.now()) > timedelta(days=366):
+    if time is None:
+        return None
+    if abs(time - clock.now()) > timedelta(days=366):
         raise ValueError("must be within a year from now")
-    return time
+    # Postgres knows no offset of sixteen hours or more.
+    return time.astimezone(UTC)
 
 
 class JobOrder(BaseModel):

@@ -41,16 +41,25 @@ def _example(event_id: str) -> str:
     return f"event: status\nid: {event_id}\ndata: {shown}\n\n"
 
 
-def _answers(event_id: str, description: str) -> dict[int | str, dict[str, Any]]:
+def _answers(event_id: str, description: str, *also: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """A stream of events whose data is an EventView, or one of *also*."""
+    data = {"anyOf": [{"$ref": f"#/components/schemas/{EventView.__name__}"}, *also]}
+    fields = {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+    }
+    event = {"type": "object", "properties": fields, "required": ["event", "data"]}
     return {
         200: {
             "model": EventView,
             "description": description,
-            "content": {EventStream.media_type: {"example": _example(event_id)}},
+            "content": {EventStream.media_type: {"example": _example(event_id), "itemSchema": event}},
         }
     }
 
 
+START: Final[dict[str, Any]] = {"type": "object", "maxProperties": 0, "description": "Of `start`"}
 PLACE: Final = Place(769, UUID(JOB_EXAMPLE["id"]), 3)
 ERRORS: Final = (Unauthorized, Forbidden, TooManyOfKey, InvalidRequest, TooManyStreams, Unavailable)
 
@@ -147,7 +156,7 @@ async def _followed(request: Request, caller: Caller, job_id: UUID, number: int)
     summary="Follow all jobs",
     status_code=200,
     response_class=EventStream,
-    responses={**_answers(PLACE.encode(), "What happens to jobs, without end"), **problems(*ERRORS)},
+    responses={**_answers(PLACE.encode(), "What happens to jobs, without end", START), **problems(*ERRORS)},
 )
 async def follow_all(
     request: Request,

@@ -1,10 +1,11 @@
-"""Saving a video: our own copy first, fal's where there is none."""
+"""`callsheet jobs submit`: what goes in, and saving a video: our own copy first, fal's where there is none."""
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from threading import Thread
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import ClassVar, cast
 
 import pytest
 
@@ -109,3 +110,44 @@ def test_a_file_of_the_input_is_handed_in_and_a_missing_one_told(tmp_path):
     assert value == {"image_url": tmp_path / "first.png", "prompt": "@Image1 walks", "mail": "a@b.c"}
     with pytest.raises(Trouble, match=r"no file Image1 walks .* write prompt:='\"@Image1 walks\"'"):
         jobs._input(("prompt=@Image1 walks",), None)
+
+
+def test_a_list_is_given_one_by_one_and_wins_over_the_files(tmp_path):
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    for path in (first, second):
+        path.write_bytes(samples.PNG)
+    (tmp_path / "input.json").write_text('{"image_urls": ["https://x.example/old.png"], "prompt": "p"}')
+
+    value = jobs._input(
+        (f"image_urls[]=@{first}", "image_urls[]=https://x.example/c.png", f"image_urls[]=@{second}", "shots[]:=5"),
+        tmp_path / "input.json",
+    )
+
+    assert value == {"image_urls": [first, "https://x.example/c.png", second], "prompt": "p", "shots": [5]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (["a=x", "a[]=y"], "a is given as one value and as a list"),
+        (["[]=x"], "must be name=text"),
+        (["[]:=1"], "must be name=text"),
+        (["a[]:=x"], "must be followed by JSON"),
+        (["a[]=@nowhere"], r"write a\[\]:='\"@nowhere\"'"),
+    ],
+)
+def test_a_list_that_cannot_be_is_told(fields, told):
+    with pytest.raises(Trouble, match=told):
+        jobs._input(tuple(fields), None)
+
+
+def test_each_file_of_a_list_is_handed_in(tmp_path):
+    class Uploading:
+        def upload(self, path):
+            return SimpleNamespace(url=f"callsheet://files/{path.name}")
+
+    value = {"image_urls": [tmp_path / "a", "https://x.example/b"], "n": 5}
+
+    given = jobs._with_files(cast("Client", Uploading()), value, quiet=True)
+
+    assert given == {"image_urls": ["callsheet://files/a", "https://x.example/b"], "n": 5}

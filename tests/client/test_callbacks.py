@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app.callbacks import signing
-from app.callbacks.events import body_of
+from app.callbacks.events import EventType, body_of
 from app.client import InvalidCallback, verify_callback
-from app.jobs.callbacks import EXAMPLE
+from app.jobs.callback_examples import EXAMPLES
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SECRET = signing.new_secret()
 OTHER = signing.new_secret()
+EXAMPLE = EXAMPLES[EventType.SUCCEEDED]
 BODY = json.dumps(EXAMPLE)
 
 

@@ -130,7 +130,7 @@ def test_a_retry_after_that_takes_too_long_is_left_to_the_caller():
     assert (caught.value.retry_after_s, talk.pauses) == (3600.0, [])
 
 
-@pytest.mark.parametrize("nonsense", ["soon", "-1", ""])
+@pytest.mark.parametrize("nonsense", ["soon", "-1", "", "Mon, 01 Jan 2024 00:00:00 +99999999999999999"])
 def test_a_retry_after_that_makes_no_sense_is_none(nonsense):
     talk = Talk(httpx.Response(503, headers={"Retry-After": nonsense}), OK)
 

@@ -139,7 +139,17 @@ async def test_anything_else_proves_nothing_and_is_sent_once(lost):
     assert len(fal.asked) == 1
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("7", 7.0), ("99999", 3600.0), ("x", None), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        ("99999", 3600.0),
+        ("x", None),
+        ("", None),
+        ("Mon, 01 Jan 2024 00:00:00 -0000", 0.0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", None),
+    ],
+)
 async def test_fal_may_say_when_to_come_back(text, seconds):
     refused = await submit(Fal(answer(429, {"detail": "busy"}, retry_after=text)))
 

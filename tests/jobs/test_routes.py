@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -314,12 +314,15 @@ async def test_a_wrong_filter_is_named(api, caller, params):
     assert answer.json()["errors"][0]["pointer"].startswith(next(iter(params)))
 
 
-async def test_an_order_for_later_says_what_it_waits_for(api, db, caller):
-    later = (clock.now() + timedelta(hours=1)).isoformat()
+@pytest.mark.parametrize("minutes", [0, 23 * 60 + 59, -(23 * 60 + 59)])
+async def test_an_order_for_later_says_what_it_waits_for(api, db, caller, minutes):
+    later = clock.now() + timedelta(hours=1)
+    written = later.astimezone(timezone(timedelta(minutes=minutes))).isoformat()
 
-    job = (await order(api, {**ORDER, "run_after": later})).json()
+    job = (await order(api, {**ORDER, "run_after": written})).json()
 
     assert job["waiting"]["for"] == "run_after"
+    assert datetime.fromisoformat(job["run_after"]) == later
     assert await make.take(db) == []
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import func, update
 
-from app import sse
+from app import clock, sse
 from app.fal.messages import Progress
 from app.jobs import lifecycle
 from app.jobs.hub import Hub
@@ -21,8 +21,11 @@ from app.sse import EventStream
 from app.tenants import known
 from app.tenants.tables import ApiKey
 from app.wakeup import NEWS, Announcer
+from app.worker import work
 from tests import factories as make
+from tests.cli.test_up import call
 from tests.following import Event, followed, service, some, whole
+from tests.world import build
 
 SLOW = {"poll_s": 60}
 
@@ -356,3 +359,46 @@ async def test_news_is_read_again_once_postgres_is_back(db, caller_and_client, s
 
         assert numbers(await some(events, 1)) == [3]
     assert len(failures) == 3
+
+
+async def test_a_passed_deadline_is_heard_at_once(database_url, tmp_path):
+    async with AsyncExitStack() as stack:
+        world = await build(stack, database_url, tmp_path, poll_s=0.02)
+        caller, key = await make.make_key(world.db)
+        job = await make.accept(world.db, caller, make.an_order(run_after=clock.now() + timedelta(days=1)))
+        served = await stack.enter_async_context(service(database_url, **SLOW))
+        client = await stack.enter_async_context(served.client(key))
+        events = await stack.enter_async_context(followed(client, f"/v1/jobs/{job.id}/events"))
+        await some(events, 1)
+        stop = asyncio.Event()
+        working = asyncio.create_task(work(world.parts, stop, drain_s=1))
+
+        async with world.db.session() as session:
+            await session.execute(update(Job).values(deadline_at=func.now()))
+        (heard,) = await some(events, 1)
+        stop.set()
+        await working
+
+    assert heard.data["status"] == "expired"
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [(["--not-accepted", "--reason", "fal's support says so"], "queued"), (["--accepted", str(uuid4())], "submitted")],
+)
+async def test_what_an_operator_resolves_is_heard_at_once(db, database_url, tmp_path, said, heard):
+    caller, key = await make.make_key(db)
+    intent = await make.taken(db, caller)
+    await db.run(partial(lifecycle.lost, key=make.key_of(intent), why="ReadTimeout"))
+    async with (
+        service(database_url, **SLOW) as served,
+        served.client(key) as client,
+        followed(client, f"/v1/jobs/{intent.job.id}/events") as events,
+    ):
+        await some(events, 3)
+        words = ("jobs", "resolve", str(intent.job.id), *said)
+        done = await asyncio.to_thread(call, *words, cwd=tmp_path, DATABASE_URL=database_url)
+        told = await some(events, 2)
+
+    assert done.returncode == 0, done.stderr
+    assert [event.data["status"] for event in told] == ["submit_unknown", heard]

@@ -98,7 +98,8 @@ class Both:
                 yield f"{at}: no longer comes as {kind}"
                 continue
             now = new["content"][kind]
-            yield from self._told(at, content.get("schema", NOTHING), now.get("schema", NOTHING))
+            for part in ("schema", "itemSchema"):
+                yield from self._told(at, content.get(part, NOTHING), now.get(part, NOTHING))
             # Of an error, callers know the code; only the examples list them.
             for code in content.get("examples", NOTHING) if kind == PROBLEM else ():
                 if code not in now.get("examples", NOTHING):
@@ -152,7 +153,7 @@ class Shapes:
         if self.sent:
             yield from _of_limits(at, old, new)
         yield from self._of_fields(at, old, new)
-        for part in ("items", "additionalProperties", "propertyNames"):
+        for part in ("items", "additionalProperties", "propertyNames", "contentSchema"):
             was, now = old.get(part, True), new.get(part, True)
             if isinstance(was, Mapping) and isinstance(now, Mapping):
                 yield from self.breaks(f"{at}/*", was, now)

@@ -47,7 +47,30 @@ DOCUMENT: Json = {
                     "402": {"content": {"application/problem+json": {"examples": {"no_money": {}, "too_dear": {}}}}},
                 },
             }
-        }
+        },
+        "/events": {
+            "get": {
+                "operationId": "follow",
+                "responses": {
+                    "200": {
+                        "content": {
+                            "text/event-stream": {
+                                "schema": {"type": "string"},
+                                "itemSchema": {
+                                    "type": "object",
+                                    "properties": {
+                                        "data": {
+                                            "type": "string",
+                                            "contentSchema": {"$ref": "#/components/schemas/Event"},
+                                        }
+                                    },
+                                },
+                            }
+                        }
+                    }
+                },
+            }
+        },
     },
     "webhooks": {
         "job.done": {
@@ -58,7 +81,14 @@ DOCUMENT: Json = {
             }
         }
     },
-    "components": {"schemas": {"Order": ORDER, "Job": JOB, "Status": {"type": "string", "enum": ["queued", "done"]}}},
+    "components": {
+        "schemas": {
+            "Order": ORDER,
+            "Job": JOB,
+            "Event": {"type": "object", "properties": {"number": {"type": "integer"}}},
+            "Status": {"type": "string", "enum": ["queued", "done"]},
+        }
+    },
 }
 OPERATION = "paths /jobs post"
 ORDERED = "components schemas Order"
@@ -120,6 +150,7 @@ def changed(where: str, value: Any) -> Json:
         (f"{ANSWERED} properties price", {}, "202/price: may now be anything"),
         (f"{ANSWERED} properties tries items", {"type": "string"}, "202/tries/*: may now be string"),
         ("components schemas Status enum", ["queued"], "202/status: no longer knows 'done'"),
+        ("components schemas Event properties number", GONE, "GET /events: 200/data/*/number: is gone"),
     ],
 )
 def test_what_callers_rely_on_is_missed(where, value, told):

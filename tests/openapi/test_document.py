@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from app.jobs.schemas import JobView
 from tests.openapi import document
 from tests.openapi.changes import breaks
 
@@ -92,6 +93,28 @@ def examples(now: dict[str, Any]) -> Any:
                         yield f"{method} {path} {code}", content["schema"], example["value"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told", "holds"),
+    [
+        ("/v1/events", None, True),
+        ("/v1/events", {}, True),
+        ("/v1/events", {"number": 3}, False),
+        ("/v1/jobs/{job_id}/events", None, True),
+        ("/v1/jobs/{job_id}/events", {}, False),
+    ],
+)
+def test_a_stream_is_a_text_of_events_with_data_of_their_own_shape(now, path, told, holds):
+    content = now["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    event = dict(line.split(": ", 1) for line in content["example"].splitlines() if line)
+    data = json.loads(event["data"]) if told is None else told
+
+    shape = content["itemSchema"]["properties"]["data"]["contentSchema"]
+
+    assert jsonschema_rs.validator_for(content["itemSchema"]).is_valid(event)
+    assert jsonschema_rs.validator_for({**shape, "components": now["components"]}).is_valid(data) == holds
+    assert content["schema"] == {"type": "string"}
+
+
 def test_names_are_for_callers(now):
     # Two shapes of one name would be told apart by where their code is.
     assert [name for name in now["components"]["schemas"] if not name.isalnum()] == []
@@ -103,3 +126,21 @@ def test_webhooks_tell_of_every_callback(now):
         names = {parameter["name"] for parameter in item["post"]["parameters"]}
         assert names == {"webhook-id", "webhook-timestamp", "webhook-signature"}
         assert item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Callback")
+
+
+def test_each_callback_shows_an_example_of_its_own_kind(now):
+    shape = jsonschema_rs.validator_for(
+        {"$ref": "#/components/schemas/Callback", "components": now["components"]}, validate_formats=True
+    )
+    for kind, item in now["webhooks"].items():
+        example = item["post"]["requestBody"]["content"]["application/json"]["example"]
+        job = example["data"]["job"]
+        assert [error.message for error in shape.iter_errors(example)] == []
+        assert example["type"] == kind
+        assert job["status"] == ("succeeded" if kind == "job.safe" else kind.removeprefix("job."))
+        # Whatever is null in a callback is null in its example, and not left out.
+        assert set(job) == set(JobView.model_fields)
+        assert (job["safe_at"] is not None) == (kind == "job.safe")
+        assert (job["output"] is not None) == (job["status"] == "succeeded")
+        assert (job["waiting"] is None) == (job["finished_at"] is not None) == (job["cost"]["charged"] is not None)
+        assert (job["error"] is not None) == (job["status"] in {"failed", "canceled", "expired"})

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -41,6 +43,8 @@ async def stranger(db, api) -> Any:
     await rows.make_tests(db, endpoint)
     (delivery,) = await rows.deliveries(db, ours)
     file = await make_file(db, ours.tenant_id)
+    wanted: dict[str, Any] = {"end_user": "user-1", "actions": ["read"], "models": None, "max_spend": None}
+    token, _ = await db.run(partial(minting.create_token, caller=ours, ttl=timedelta(hours=1), **wanted))
     theirs, key = await make.make_key(db, scopes=["jobs:read", "jobs:write", "billing:read", "keys:write"])
     api.headers["Authorization"] = f"Bearer {key}"
     return {
@@ -49,6 +53,7 @@ async def stranger(db, api) -> Any:
         "endpoint_id": str(endpoint.id),
         "delivery_id": str(delivery.id),
         "file_id": str(file.id),
+        "token_id": str(token.id),
         "tenant": ours.tenant_id,
         "other": theirs,
     }
@@ -146,6 +151,48 @@ async def test_without_row_level_security_the_same_walk_would_show_it(api, stran
 
     everywhere = {"jobs", "jobs/{job_id}", "ledger", "keys", "endpoints", "deliveries/{delivery_id}", "files"}
     assert {f"/v1/{path}" for path in everywhere} <= leaks(answers, stranger)
+
+
+async def test_no_write_changes_what_is_another_tenants(api, db, stranger):
+    document = (await api.get("/openapi.json")).json()
+    before = await all_of(db, stranger["tenant"])
+    named: list[tuple[str, str, int]] = []
+    wide: list[tuple[str, str, int]] = []
+    for path, item in document["paths"].items():
+        for method in {"post", "put", "patch", "delete"} & set(item):
+            if not item[method].get("security") or "/admin/" in path:
+                continue
+            url = re.sub(r"\{(\w+)\}", lambda found: stranger[found[1]], path)
+            body = example_of(document, item[method])
+            if "dry_run" in body:
+                body = {"dry_run": False}
+            answer = await api.request(method, url, json=body)
+            (wide if url == path else named).append((method, path, answer.status_code))
+
+    # Whatever is named by its id isn't there; what names nothing found nothing of theirs.
+    assert {status for *_, status in named} == {404}, named
+    assert len(named) >= 11
+    assert not [answer for answer in wide if answer[2] >= 500]
+    assert await all_of(db, stranger["tenant"]) == before
+
+
+def example_of(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """A body that *operation* takes."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    shape = document["components"]["schemas"].get(content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1], {})
+    return dict(next(iter(shape.get("examples", [{}]))))
+
+
+async def all_of(db: Database, tenant_id: UUID) -> dict[str, list[str]]:
+    """Every row that is the tenant's, of every table."""
+    columns = text("SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id'")
+    async with db.session() as session:
+        return {
+            table: sorted(
+                await session.scalars(text(f"SELECT t::text FROM {table} t WHERE tenant_id = :id"), {"id": tenant_id})
+            )
+            for table in await session.scalars(columns)
+        }
 
 
 async def test_every_table_of_tenants_is_protected(db):
