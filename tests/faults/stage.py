@@ -74,6 +74,9 @@ class Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Kill what still runs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
