@@ -23,6 +23,7 @@ from app.db import Database
 from app.postgres import EmbeddedPostgres
 from app.postgres.folder import postmaster_pid
 from app.settings import Settings
+from tests import clips
 from tests import factories as make
 from tests.faults.promises import Findings, assert_promises, check
 from tests.faults.proxy import Proxy
@@ -390,6 +391,7 @@ async def staged(
                 **(simulator or {}),
             },
         )
+        stack.enter_context(clips.shared(folder / "simulator"))
         stack.callback(fal_box.kill)
         fal_box.start()
         stage = Stage(
