@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 from uuid import UUID
 
 import httpx
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import text
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import docs, errors, wakeup
@@ -155,11 +157,11 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         version=version("callsheet"),
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        routes=_routes(),
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
-        generate_unique_id_function=_operation_id,
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
@@ -171,15 +173,22 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     )
     app.front = Marked(cross_origin(edge, settings.cors_origins), hsts_s=settings.hsts_s)
     errors.install(app)
-    for router in OPEN:
-        app.include_router(router)
-    for router in ASKING_WHO_CALLS:
-        app.include_router(router, responses=problems(KeyInAddress, auth.TooManyRequests))
     callbacks.describe(app.webhooks)
     _add_operations(app)
     docs.install(app)
     incidents_page.install(app)
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """What the framework makes of our routes when they are first asked for; no setting changes it, so all share it."""
+    every = APIRouter(generate_unique_id_function=_operation_id)
+    for router in OPEN:
+        every.include_router(router)
+    for router in ASKING_WHO_CALLS:
+        every.include_router(router, responses=problems(KeyInAddress, auth.TooManyRequests))
+    return every.routes
 
 
 def _body_limits(settings: Settings) -> dict[str, int]:

@@ -317,9 +317,9 @@ class Settings(BaseSettings):
             return named
         return {DEFAULT: (self.fal_key.get_secret_value() if self.fal_key else "", self.fal_at_once), **named}
 
-    def callback_networks(self) -> list[IPv4Network | IPv6Network]:
+    def callback_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The private networks that callbacks may go to."""
-        return [ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text]
+        return tuple(ip_network(text) for text in (self.callback_allow_networks or "").split(",") if text)
 
     @model_validator(mode="after")
     def _https_is_there_to_be_insisted_on(self) -> Self:

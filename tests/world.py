@@ -21,6 +21,7 @@ from app.simulator.app import create_simulator
 from app.simulator.config import SimulatorConfig
 from app.wiring import Parts, opened
 from app.worker import Source
+from tests import clips
 from tests import factories as make
 
 STEPS: Final = 10
@@ -142,6 +143,7 @@ async def build(
 ) -> World:
     """A world over the database at *database_url*; *given* are settings to change."""
     callsheet = Later()
+    stack.enter_context(clips.shared(folder))
     simulator = create_simulator(
         SimulatorConfig(
             public_url="http://fal",

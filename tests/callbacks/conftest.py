@@ -10,7 +10,7 @@ from app.callbacks.sender import Sender
 from app.db import Database
 from app.http import guarded_transport, new_client
 
-LOCAL = targets.policy([ip_network("127.0.0.0/8")])
+LOCAL = targets.policy((ip_network("127.0.0.0/8"),))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.cli.test_up import call
+from tests.cli.commands import call, fresh
 
 JOB = str(uuid4())
 
@@ -68,6 +68,6 @@ def test_an_incident_is_told_with_what_to_do_and_dismissed(sql, database_url, tm
 
 
 def test_what_is_not_there_cannot_be_dismissed(database_url, tmp_path):
-    done = call("incidents", "dismiss", str(uuid4()), "--reason", "x", cwd=tmp_path, DATABASE_URL=database_url)
+    done = fresh("incidents", "dismiss", str(uuid4()), "--reason", "x", cwd=tmp_path, DATABASE_URL=database_url)
 
     assert (done.returncode, "There is no incident" in done.stderr) == (2, True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -20,40 +19,15 @@ import av
 import httpx
 import pytest
 
-from app.settings import Settings
+from tests.cli.commands import Done, call, environment, fork, fresh, nursery
+from tests.faults.stage import ROOT, free_port
 from tests.files import samples
 
-CALLSHEET = [sys.executable, "-m", "app.cli"]
-ROOT = Path(__file__).parents[2]
 O3 = "fal-ai/kling-video/o3/4k/text-to-video"
 IMAGE = "fal-ai/kling-video/o3/4k/image-to-video"
 V1 = "fal-ai/kling-video/v1/pro/text-to-video"
 MECHA = 'A mecha lands on the ground to save the city, and says "I\'m here", in anime style'
 TOKYO = "A stylish woman walks down a Tokyo street filled with warm glowing neon and animated city signage"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def environment(**given: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    return {**kept, "PYTHONPATH": str(ROOT), **given}
-
-
-def call(*arguments: str, cwd: Path, **given: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*CALLSHEET, *arguments],
-        cwd=cwd,
-        env=environment(**given),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 class Up:
@@ -62,10 +36,10 @@ class Up:
     def __init__(self, folder: Path, **given: str) -> None:
         self.folder = folder
         self.ports = {"PORT": str(free_port()), "SIMULATOR_PORT": str(free_port())}
-        with (folder / "up.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [*CALLSHEET, "up"], cwd=folder, env=environment(**self.ports, **given), stdout=log, stderr=log
-            )
+        self.exit_code: int | None = None
+        log = folder / "up.log"
+        log.unlink(missing_ok=True)
+        self.pid = fork("up", cwd=folder, stdout=log, stderr=log, **self.ports, **given)
         try:
             self.running = self._told()
         except BaseException:
@@ -76,8 +50,8 @@ class Up:
         """What it says of itself, once it runs."""
         told = self.folder / ".callsheet" / "up.json"
         until = time.monotonic() + 30
-        while not told.exists() or json.loads(told.read_text())["pid"] != self.process.pid:
-            assert self.process.poll() is None, self.log
+        while not told.exists() or json.loads(told.read_text())["pid"] != self.pid:
+            assert nursery().ask(do="look", pid=self.pid) is None, self.log
             assert time.monotonic() < until, self.log
             time.sleep(0.02)
         found: dict[str, Any] = json.loads(told.read_text())
@@ -90,11 +64,10 @@ class Up:
     def stop(self, number: int = signal.SIGTERM) -> float:
         """End it; how long that took, in seconds."""
         since = time.monotonic()
-        self.process.send_signal(number)
-        self.process.wait(20)
+        self.exit_code = nursery().ask(do="signal", pid=self.pid, number=number)
         return time.monotonic() - since
 
-    def submit(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def submit(self, *arguments: str) -> Done:
         return call("jobs", "submit", *arguments, cwd=self.folder)
 
 
@@ -104,8 +77,7 @@ def running(folder: Path, **given: str) -> Iterator[Up]:
     try:
         yield up
     finally:
-        if up.process.poll() is None:
-            up.stop(signal.SIGKILL)
+        up.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +105,8 @@ def test_the_printed_command_brings_a_playable_video_and_its_price(up):
     assert O3 in up.log
     path = up.folder / "mecha.mp4"
 
-    done = up.submit(
-        O3, "-i", f"prompt={MECHA}", "-i", "duration=5", "-i", "aspect_ratio=16:9", "--watch", "--json", "-o", str(path)
-    )
+    inputs = ("-i", f"prompt={MECHA}", "-i", "duration=5", "-i", "aspect_ratio=16:9")
+    done = fresh("jobs", "submit", O3, *inputs, "--watch", "--json", "-o", str(path), cwd=up.folder)
 
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)
@@ -239,11 +210,11 @@ def test_an_operator_decides_about_a_lost_submit(up):
 
 
 def test_other_commands_find_the_running_one(up):
-    made = call("keys", "create", "app", cwd=up.folder)
+    made = fresh("keys", "create", "app", cwd=up.folder)
     listed = call("keys", "list", cwd=up.folder)
     jobs = call("jobs", "list", "--json", cwd=up.folder)
     table = call("jobs", "list", cwd=up.folder, COLUMNS="80")
-    tenants = call("tenants", "list", cwd=up.folder)
+    tenants = fresh("tenants", "list", cwd=up.folder)
 
     key = made.stdout.strip()
     assert key.startswith("cs_")
@@ -324,7 +295,7 @@ def test_a_second_one_on_the_same_folder_gets_one_clear_line(up):
 
 
 def test_a_taken_port_gets_one_clear_line(up, tmp_path):
-    second = call("up", cwd=tmp_path, PORT=up.ports["PORT"], SIMULATOR_PORT=str(free_port()))
+    second = fresh("up", cwd=tmp_path, PORT=up.ports["PORT"], SIMULATOR_PORT=str(free_port()))
 
     assert second.returncode == 2
     assert len(second.stderr.strip().splitlines()) == 1
@@ -364,7 +335,7 @@ def test_it_stops_cleanly_and_keeps_everything_for_the_next_start(tmp_path, numb
         done = json.loads(first.submit(O3, "-i", "prompt=x", "--watch", "--json").stdout)
         took_s = first.stop(number)
 
-        assert (first.process.returncode, took_s < 5) == (0, True), first.log
+        assert (first.exit_code, took_s < 5) == (0, True), first.log
         assert not any(listens(port) for port in first.ports.values())
         assert not (tmp_path / ".callsheet" / "up.json").exists()
 
@@ -397,7 +368,7 @@ def test_without_a_running_one_commands_say_so(tmp_path):
 
 
 def test_config_shows_what_is_set_and_hides_secrets(tmp_path):
-    told = call("config", cwd=tmp_path, FAL_KEY="id:secret", PORT="1234", COLUMNS="200").stdout
+    told = fresh("config", cwd=tmp_path, FAL_KEY="id:secret", PORT="1234", COLUMNS="200").stdout
 
     assert "id:secret" not in told
     assert "1234" in told
@@ -405,7 +376,7 @@ def test_config_shows_what_is_set_and_hides_secrets(tmp_path):
 
 
 def test_models_are_listed_and_told(tmp_path):
-    listed = call("models", cwd=tmp_path, COLUMNS="200").stdout
+    listed = fresh("models", cwd=tmp_path, COLUMNS="200").stdout
     told = json.loads(call("models", O3, cwd=tmp_path).stdout)
     unknown = call("models", "kling", cwd=tmp_path)
 
@@ -450,4 +421,4 @@ def test_streams_end_when_everything_stops_and_lose_nothing_when_it_is_killed(tm
     assert seen == ["1", "2", "3", "4"]
     # It begins with what happens from now on, and has an end rather than being cut.
     assert not any(f'"number":{past},' in line.replace(" ", "") for line in rest for past in seen)
-    assert (took < 5, up.process.returncode) == (True, 0), up.log
+    assert (took < 5, up.exit_code) == (True, 0), up.log

@@ -5,7 +5,8 @@ import json
 import psycopg
 
 from tests import history
-from tests.cli.test_up import call, free_port
+from tests.cli.commands import call, fresh
+from tests.faults.stage import free_port
 
 
 def test_a_broken_promise_is_named_and_exits_with_one(database_url, tmp_path):
@@ -56,6 +57,6 @@ def test_a_database_without_tables_is_told_to_migrate(server, tmp_path):
 
 
 def test_a_time_that_is_none_is_refused(database_url, tmp_path):
-    done = call("verify", "--overdue-s", "0", cwd=tmp_path, DATABASE_URL=database_url)
+    done = fresh("verify", "--overdue-s", "0", cwd=tmp_path, DATABASE_URL=database_url)
 
     assert (done.returncode, "--overdue-s" in done.stderr) == (2, True)

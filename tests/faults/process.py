@@ -13,6 +13,7 @@ call to fal `submit|status|result|file:`, or to a caller `callback:`, `before_ca
 `answered` (of a file and a callback: begun).
 """
 
+import gc
 import json
 import os
 import signal
@@ -152,12 +153,18 @@ def become(order: dict[str, Any]) -> NoReturn:
     try:
         os.chdir(order["inside"])
         log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        errors = os.open(order.get("errors", order["log"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for number, into in ((nothing, 0), (log, 1), (log, 2)):
+        for number, into in ((nothing, 0), (log, 1), (errors, 2)):
             os.dup2(number, into)
         os.environ.update(order["environment"])
         if order["command"] == "simulate":
             simulate(order["settings"])
+        elif order["command"] == "callsheet":
+            from app.cli import main as callsheet  # noqa: PLC0415
+
+            sys.argv = ["callsheet", *order["arguments"]]
+            callsheet()
         else:
             from app import db  # noqa: PLC0415
             from app.cli import app  # noqa: PLC0415
@@ -177,40 +184,52 @@ def become(order: dict[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def main() -> None:
-    """Do what is ordered, line by line, until stdin closes."""
-    import app.cli.processes  # noqa: PLC0415
-    import app.main  # noqa: PLC0415
-    import app.simulator.app  # noqa: PLC0415
-    import app.worker  # noqa: F401, PLC0415
+def obey(order: dict[str, Any], children: set[int]) -> int | None:
+    """The number of the process that was started, or the exit code of the one asked about; None while it runs."""
 
-    children: set[int] = set()
-
-    def ended(pid: int, options: int = 0) -> int | None:
-        if pid not in children:
+    def ended(options: int = 0) -> int | None:
+        if order["pid"] not in children:
             return 0
-        found, status = os.waitpid(pid, options)
+        found, status = os.waitpid(order["pid"], options)
         if not found:
             return None
-        children.discard(pid)
+        children.discard(found)
         return os.waitstatus_to_exitcode(status)
 
+    match order["do"]:
+        case "start":
+            pid = os.fork()
+            if pid == 0:
+                become(order)
+            children.add(pid)
+            return pid
+        case "signal":
+            if (code := ended(os.WNOHANG)) is None:
+                os.kill(order["pid"], order["number"])
+                code = ended()
+            return code
+        case "wait":
+            return ended()
+        case _:
+            return ended(os.WNOHANG)
+
+
+def main() -> None:
+    """Do what is ordered, line by line, until stdin closes."""
+    import app.cli.incidents  # noqa: PLC0415
+    import app.cli.jobs  # noqa: PLC0415
+    import app.cli.keys  # noqa: PLC0415
+    import app.cli.processes  # noqa: PLC0415
+    import app.cli.up  # noqa: PLC0415
+    import app.cli.verify  # noqa: PLC0415
+    import app.simulator.serve  # noqa: F401, PLC0415
+
+    # Nor need every fork look through all of it for what may go.
+    gc.freeze()
+
+    children: set[int] = set()
     for line in sys.stdin:
-        order = json.loads(line)
-        match order["do"]:
-            case "start":
-                pid = os.fork()
-                if pid == 0:
-                    become(order)
-                children.add(pid)
-                answer: int | None = pid
-            case "signal":
-                if (answer := ended(order["pid"], os.WNOHANG)) is None:
-                    os.kill(order["pid"], order["number"])
-                    answer = ended(order["pid"])
-            case _:
-                answer = ended(order["pid"], os.WNOHANG)
-        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.write(f"{json.dumps(obey(json.loads(line), children))}\n")
         sys.stdout.flush()
     for pid in list(children):
         os.kill(pid, signal.SIGKILL)

@@ -23,6 +23,7 @@ from app.db import Database
 from app.postgres import EmbeddedPostgres
 from app.postgres.folder import postmaster_pid
 from app.settings import Settings
+from tests import clips
 from tests import factories as make
 from tests.faults.promises import Findings, assert_promises, check
 from tests.faults.proxy import Proxy
@@ -74,6 +75,9 @@ class Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Kill what still runs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -387,6 +391,7 @@ async def staged(
                 **(simulator or {}),
             },
         )
+        stack.enter_context(clips.shared(folder / "simulator"))
         stack.callback(fal_box.kill)
         fal_box.start()
         stage = Stage(
