@@ -23,7 +23,7 @@ from app.tenants.tables import ApiKey
 from app.wakeup import NEWS, Announcer
 from app.worker import work
 from tests import factories as make
-from tests.cli.test_up import call
+from tests.cli.commands import call
 from tests.following import Event, followed, service, some, whole
 from tests.world import build
 
