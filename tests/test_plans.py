@@ -259,11 +259,11 @@ async def show(session: AsyncSession, tenant: UUID) -> Any:
 
 
 async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
-    return await session.execute(settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
+    return await ask_in(session, settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
 
 
 async def settle_verdicts(session: AsyncSession) -> Any:
-    return await (await session.connection()).exec_driver_sql(settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+    return await ask_in(session, settling.SETTLE, {"verdicts": "[]", "files": "[]"})
 
 
 async def look(session: AsyncSession) -> Any:
