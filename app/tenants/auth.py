@@ -8,7 +8,8 @@ from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, and_, any_, bindparam, func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -26,10 +27,12 @@ WORKS = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKe
 KEYS = select(
     ApiKey.tenant_id, ApiKey.id, ApiKey.digest, ApiKey.scopes, ApiKey.expires_at, ApiKey.requests_per_minute
 ).where(WORKS)
-FIND_KEYS = """
-    SELECT tenant_id, id, digest, scopes, expires_at, requests_per_minute FROM api_keys
-    WHERE digest = ANY (%(digests)s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-"""
+# As text, for a connection that is the driver's own.
+FIND_KEYS = str(
+    KEYS.where(ApiKey.digest == any_(bindparam("digests", type_=ARRAY(LargeBinary)))).compile(
+        dialect=psycopg.dialect()  # type: ignore[no-untyped-call]
+    )
+)
 
 
 class Unauthorized(AppError):
