@@ -2,27 +2,23 @@
 
 import asyncio
 import random
-import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import psycopg
 import uuid_utils.compat
 from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, MetaData, Text, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+
+from app.lines import Ask, Line, Lines, is_quiet
 
 T = TypeVar("T")
 
@@ -42,9 +38,9 @@ READER: Final = "callsheet_reader"
 BECOME_READER: Final = text(
     f"SELECT set_config('role', '{READER}', true), set_config('callsheet.tenant', :tenant, true)"
 )
-BECOME_READER_OF_ALL: Final = text(
-    f"SELECT set_config('role', '{READER}', true), set_config('callsheet.tenants', :tenants, true)"
-)
+BECOME_READER_OF_ALL: Final = f"""
+    SELECT set_config('role', '{READER}', true) AS role, set_config('callsheet.tenants', %(readers)s, true) AS tenants;
+"""
 
 
 # A server that vanished without a word is noticed in seconds, and no statement waits for ever.
@@ -110,11 +106,17 @@ def made(column: Any, after: datetime | None, before: datetime | None) -> list[C
     return within
 
 
+async def ask_in(session: AsyncSession, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """An `Ask` within the transaction of *session*."""
+    return (await (await session.connection()).exec_driver_sql(statement, dict(values))).all()
+
+
 class Database:
     """A pool of connections and the transactions on it."""
 
     def __init__(self, url: str, *, pool: int = 10, pooler: bool = False) -> None:
         self.url = url
+        connect_args = POOLED if pooler else DIRECT
         self.engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool,
@@ -124,11 +126,11 @@ class Database:
             pool_use_lifo=True,
             # An error of the database must not carry prompts into logs.
             hide_parameters=True,
-            connect_args=POOLED if pooler else DIRECT,
+            connect_args=connect_args,
         )
         event.listen(self.engine.sync_engine, "checkout", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._lines = Lines(url, most=pool, options=connect_args)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -150,13 +152,18 @@ class Database:
             await session.execute(BECOME_READER, {"tenant": str(tenant_id)})
             yield session
 
-    @asynccontextmanager
-    async def reading_as_all(self, tenant_ids: Collection[UUID]) -> AsyncIterator[AsyncSession]:
-        """`reading_as` for several tenants that ask for jobs at once; what is shown to whom is the statement's part."""
-        async with self.session() as session:
-            tenants = "{" + ",".join(map(str, tenant_ids)) + "}"
-            await session.execute(BECOME_READER_OF_ALL, {"tenants": tenants})
-            yield session
+    async def read_as_all(
+        self, tenant_ids: Collection[UUID], statement: str, values: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """
+        The rows of *statement*, which sees what is *tenant_ids*' and nothing else; what goes to whom is its part.
+
+        `reading_as` for several that ask at once, in a single round trip: Postgres takes both statements as one
+        transaction, and plans the second when the first was done.
+        """
+        readers = "{" + ",".join(map(str, tenant_ids)) + "}"
+        async with self._line() as line:
+            return await line.ask_all(BECOME_READER_OF_ALL + statement, {**values, "readers": readers})
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """
@@ -175,17 +182,25 @@ class Database:
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
-    async def run_one(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def run_one(self, work: Callable[[Ask], Awaitable[T]]) -> T:
         """
-        What *work*, one statement, returns once it is committed: a transaction in a single round trip.
+        What *work*, which asks one statement, returns once it is committed: a transaction in a single round trip.
 
         It isn't repeated: `Gatherer`, who calls it, knows whose statement may be.
         """
+        async with self._line() as line:
+            return await work(line.ask)
+
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[Line]:
         try:
-            async with asyncio.timeout(ANSWER_S), self._autocommitting.connect() as connection:
-                return await work(connection)
+            async with asyncio.timeout(ANSWER_S), self._lines.line() as line:
+                yield line
         except TimeoutError:
             raise PoolTimeout("Postgres gave no answer") from None
+        except psycopg.Error as error:
+            # As those get it who ask through the engine.
+            raise DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True) from error
 
     async def insist(self, work: Callable[[AsyncSession], Awaitable[T]], *, for_s: float) -> T:
         """
@@ -205,16 +220,11 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._lines.close()
         await self.engine.dispose()
 
 
 def _check(connection: Any, *_: object) -> None:
-    """
-    Refuse an idle connection on which something came that nobody asked for, such as its end.
-
-    It finds what SQLAlchemy's own ping finds after a restart or a fail-over, and is no round trip.
-    """
-    readable = select.poll()
-    readable.register(connection.driver_connection.fileno(), select.POLLIN)
-    if readable.poll(0):
+    """Refuse a connection of the pool that ended while it was idle."""
+    if not is_quiet(connection.driver_connection):
         raise InvalidatePoolError

@@ -2,7 +2,7 @@
 
 import ssl
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
@@ -13,14 +13,14 @@ import httpx
 import structlog
 from ssrfguard import Policy, Resolver
 from ssrfguard.httpx import AsyncSafeTransport
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
 
 from app.body import Body
-from app.db import new_id
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
 from app.transport import PooledTransport
 
@@ -41,6 +41,13 @@ EXPOSED: Final = (
     "Retry-After",
     "X-Request-Id",
 )
+ALWAYS_TOLD: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""Unless the answer has its own."""
 TAKEN: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
 
 
@@ -65,23 +72,34 @@ class Marked:
 
     def __init__(self, app: ASGIApp, *, hsts_s: int | None = None) -> None:
         self._app = app
-        self._told = {"Strict-Transport-Security": f"max-age={hsts_s}"} if hsts_s else {}
+        hsts = [(b"strict-transport-security", b"max-age=%d" % hsts_s)] if hsts_s else []
+        self._told = [*ALWAYS_TOLD, *hsts]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = request_id = str(new_id())
-        scope["also_told"] = also_told = dict(self._told)
+        scope["request_id"] = request_id = str(uuid7())
+        also_told: dict[str, str] = {}
+        scope["also_told"] = also_told
 
-        async def marked_send(message: Message) -> None:
+        def marked_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                _add_headers(message, {"X-Request-Id": request_id, **also_told})
-            await send(message)
+                scope["answered"] = True
+                told = message.get("headers", ())
+                names = {name for name, _ in told}
+                message["headers"] = [
+                    *told,
+                    (b"x-request-id", request_id.encode()),
+                    *((name.lower().encode(), value.encode()) for name, value in also_told.items()),
+                    *(header for header in self._told if header[0] not in names),
+                ]
+            return send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, marked_send)
+        # A request is a task of its own, and what is bound here ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        await self._app(scope, receive, marked_send)
 
 
 class Edge:
@@ -112,34 +130,17 @@ class Edge:
         if refusal is not None:
             await _tell(refusal, scope, send)
             return
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, Body(receive, limit=limit, slow_s=self._slow_s).receive, watched_send)
+            await self._app(scope, Body(receive, limit=limit, slow_s=self._slow_s).receive, send)
         except ClientDisconnect:
             log.info("client_gone")
         except Exception as error:  # noqa: BLE001 - the last one to catch anything
             _log_failure(error)
-            if not started:
+            if "answered" not in scope:
                 await _tell(Unexpected(), scope, send)
 
     def _limit(self, path: str) -> int:
         return next((limit for start, limit in self._limits.items() if path.startswith(start)), self._body_limit)
-
-
-def _add_headers(message: Message, told: dict[str, str]) -> None:
-    headers = MutableHeaders(scope=message)
-    for name, value in told.items():
-        headers[name] = value
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
 
 def _log_failure(error: Exception) -> None:

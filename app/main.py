@@ -124,7 +124,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
             stack.callback(listening.cancel)
             app.state.db = parts.db
-            app.state.finding = auth.gatherer(parts.db)
+            app.state.finding = auth.finder(parts.db)
             app.state.accepting = accepting.gatherer(parts.db)
             app.state.looking = looking.gatherer(parts.db, parts.caps)
             app.state.settling = settling.gatherer(parts.db)

@@ -8,8 +8,8 @@ from app import clock
 
 def retry_after_s(text: str) -> float | None:
     """The seconds from now that *text* asks for, written as such or as a date; None if it makes no sense."""
-    if text.isdecimal():
-        return float(text)
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
     try:
         at = parsedate_to_datetime(text)
         return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - clock.now()).total_seconds())

@@ -149,7 +149,9 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl | None = Field(
         default=None, description="Postgres to use; without it `callsheet up` runs one of its own in DATA"
     )
-    database_pool: Count = Field(default=10, description="Connections a process keeps to Postgres")
+    database_pool: Count = Field(
+        default=10, description="Connections a process keeps to Postgres, and as many again for what goes in sets"
+    )
     database_pooler: bool = Field(
         default=False, description="A transaction-mode pooler stands before Postgres: prepare no statements"
     )

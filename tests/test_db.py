@@ -1,11 +1,15 @@
 """Databases as they come, and transactions that come to an end whatever Postgres does."""
 
+from uuid import uuid4
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db as module
+from app.db import Database
 from app.migrate import upgrade
 from app.settings import SettingsError
 from tests.conftest import admin
@@ -32,6 +36,46 @@ async def test_connections_that_ended_while_they_were_idle_are_replaced_unnotice
         found = [await one.scalar(pid), await two.scalar(pid)]
 
     assert not {*found} & {*ended}
+
+
+async def pid_of(db: Database) -> int:
+    ((pid,),) = await db.run_one(lambda ask: ask("SELECT pg_backend_pid()", {}))
+    return int(pid)
+
+
+async def test_a_line_that_ended_while_it_was_idle_is_replaced_unnoticed(db):
+    ended = await pid_of(db)
+    admin(db.url, f"SELECT pg_terminate_backend({ended}, 10000)")
+
+    assert await pid_of(db) != ended
+
+
+async def test_a_line_is_kept_for_the_next_one_even_after_a_statement_failed(db):
+    kept = await pid_of(db)
+    with pytest.raises(IntegrityError) as refused:
+        await db.run_one(lambda ask: ask("INSERT INTO accounts (tenant_id) VALUES (gen_random_uuid())", {}))
+
+    # The values of a statement are prompts.
+    assert refused.value.hide_parameters
+    assert getattr(refused.value.orig, "sqlstate", None) == "23503"
+    assert await pid_of(db) == kept
+
+
+async def test_a_statement_that_gets_no_answer_is_given_up_and_the_next_one_works(db, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    with pytest.raises(PoolTimeout):
+        await db.run_one(lambda ask: ask("SELECT pg_sleep(10)", {}))
+
+    monkeypatch.undo()
+    assert await db.run_one(lambda ask: ask("SELECT 1", {})) == [(1,)]
+
+
+async def test_a_line_is_nobodys_reader_again(db):
+    await db.read_as_all([uuid4()], "SELECT 1", {})
+    ((role,),) = await db.read_as_all([uuid4()], "SELECT current_user", {})
+    ((after,),) = await db.run_one(lambda ask: ask("SELECT current_user", {}))
+
+    assert role == module.READER != after
 
 
 def test_a_database_that_does_not_keep_unicode_is_refused_in_one_line(server):

@@ -23,16 +23,15 @@ from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
 from app.callbacks.tables import DeliveryStatus
-from app.db import BECOME_READER, BECOME_READER_OF_ALL, Database, first_id
+from app.db import BECOME_READER, BECOME_READER_OF_ALL, Database, ask_in, first_id
 from app.files import pruner
 from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import accepting, inbox, intake, looking, news, queries, settling, submits, taking, thinning, waiting
+from app.jobs import accepting, inbox, intake, lanes, looking, news, queries, settling, submits, taking, thinning
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
-from app.jobs.lanes import LOWEST
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
 from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED
@@ -216,8 +215,7 @@ ALL = told.Filter()
 
 
 async def what_it_waits_for(session: AsyncSession) -> Any:
-    job = Job(tenant_id=LOWEST, id=LOWEST, model="model-1", status=JobStatus.QUEUED)
-    return await waiting.reasons(session, [job], CAPS)
+    return await ask_in(session, lanes.ROOM_AND_LOCKS, {"capped": CAPS.any, "accounts": list(CAPS.accounts)})
 
 
 def listed(tenant: UUID, wanted: Filter, **place: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
@@ -248,20 +246,24 @@ async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
 async def accept(session: AsyncSession, tenant: UUID) -> Any:
     order = make.an_order()
     price = quote(make.CATALOG.known(order.model), order.input)
-    return await accepting.accept(await session.connection(), [Accepting(caller(tenant), order, price)])
+    return await accepting.accept(partial(ask_in, session), [Accepting(caller(tenant), order, price)])
+
+
+async def find_keys(session: AsyncSession) -> Any:
+    return await ask_in(session, auth.FIND_KEYS, {"digests": [b"0" * 32]})
 
 
 async def show(session: AsyncSession, tenant: UUID) -> Any:
-    await session.execute(BECOME_READER_OF_ALL, {"tenants": f"{{{tenant}}}"})
-    return await session.execute(looking.LOOK, {"tenants": [tenant], "ids": [tenant]})
+    await ask_in(session, BECOME_READER_OF_ALL, {"readers": f"{{{tenant}}}"})
+    return await ask_in(session, looking.LOOK, {"tenants": [tenant], "ids": [tenant]})
 
 
 async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
-    return await session.execute(settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
+    return await ask_in(session, settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
 
 
 async def settle_verdicts(session: AsyncSession) -> Any:
-    return await (await session.connection()).exec_driver_sql(settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+    return await ask_in(session, settling.SETTLE, {"verdicts": "[]", "files": "[]"})
 
 
 async def look(session: AsyncSession) -> Any:
@@ -277,6 +279,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
+    "keys": lambda _: find_keys,
     "news of jobs": lambda tenant: partial(news.of_jobs, places=[JobPlace(tenant, tenant, 1, None)] * 50),
     "news of tenants": lambda tenant: partial(news.of_tenants, places=[TenantPlace(tenant, BEGINNING)] * 3),
     "keys of streams": lambda tenant: partial(auth.still_good, keys=[(tenant, tenant)]),

@@ -31,6 +31,41 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class Together:
+    """
+    A transport that sends two writes in a row as one.
+
+    uvicorn writes the head of an answer and then its body: two system calls, two packets, two wake-ups of the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as the *transport* has it."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send *data* together with what follows it, or alone if nothing does before anything else happens."""
+        self._held.append(data)
+        if len(self._held) == 1:
+            self._loop.call_soon(self._send)
+        else:
+            self._send()
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._held:
+            self._transport.write(b"".join(self._held))
+            self._held.clear()
+
+
 class Patient(HttpToolsProtocol):
     """
     uvicorn's HTTP, which by itself waits for ever for the head of a request, and until an answer is taken.
@@ -46,7 +81,7 @@ class Patient(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and may say what they want."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Together(transport, self.loop)))
         # Whatever they haven't taken is waited for, also what would be left when the connection is closed.
         transport.set_write_buffer_limits(high=0)
         self._await_head()

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 from sqlalchemy import inspect
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.billing.prices import Quote
 from app.db import Database, new_id
@@ -22,6 +21,7 @@ from app.gather import Gatherer
 from app.jobs.order import Order
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
+from app.lines import Ask
 from app.tenants.caller import Caller
 
 # Accounts are locked in the order of their ids, before anything else, so that two sets never wait for each other.
@@ -68,7 +68,12 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT id, created_at, deadline_at FROM job
 """
-BLANK: Final[Mapping[str, None]] = dict.fromkeys(inspect(Job).column_attrs.keys())
+NEW: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(inspect(Job).column_attrs.keys()),
+    "status": JobStatus.QUEUED,
+    "attempts": 0,
+    "event_count": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Accepting:
         }
 
 
-async def accept(connection: AsyncConnection, members: Sequence[Accepting]) -> list[Any]:
+async def accept(ask: Ask, members: Sequence[Accepting]) -> list[Any]:
     """
     The job of each member, as its row has it, with its price held; None for one that this set leaves out.
 
@@ -125,10 +130,9 @@ async def accept(connection: AsyncConnection, members: Sequence[Accepting]) -> l
         for job, member in zip(jobs, members, strict=True)
     ]
     tenants = list({job["tenant_id"] for job in jobs})
-    made = await connection.exec_driver_sql(ACCEPT, {"orders": to_json(orders).decode(), "tenants": tenants})
-    rows = {row.id: row._mapping for row in made}  # noqa: SLF001 - that is what SQLAlchemy calls it
+    rows = {row.id: row for row in await ask(ACCEPT, {"orders": to_json(orders).decode(), "tenants": tenants})}
     return [
-        SimpleNamespace(**{**BLANK, **job, **row, "status": JobStatus.QUEUED, "attempts": 0, "event_count": 1})
+        SimpleNamespace(**{**NEW, **job, "created_at": row.created_at, "deadline_at": row.deadline_at})
         if (row := rows.get(job["id"])) is not None
         else None
         for job in jobs

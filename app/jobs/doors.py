@@ -6,11 +6,11 @@ for, it leaves alone, and the route takes it: so there is one place that says wh
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from fastapi import Request, Response
+from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,10 +24,20 @@ from app.jobs.schemas import JobOrder
 from app.tenants import keys
 from app.tenants.auth import caller_of, permitted
 
-Door = Callable[[Request], Awaitable[Response | None]]
-
 JSON: Final = "application/json"
+OF_JSON: Final = (b"content-type", JSON.encode())
 ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Answer(NamedTuple):
+    """A body of JSON, and what is told beside it."""
+
+    body: bytes
+    status: int = 200
+    told: Sequence[tuple[bytes, bytes]] = ()
+
+
+Door = Callable[[Request], Awaitable[Answer | None]]
 
 
 class Doors:
@@ -53,13 +63,16 @@ class Doors:
 
         request = Request(scope, hear)
         try:
-            response = await door(request)
+            answer = await door(request)
         except errors.TOLD as error:
-            response = errors.answer(error, request)
-        if response is None:
+            await errors.answer(error, request)(scope, hear_again, send)
+            return
+        if answer is None:
             await self._app(scope, hear_again, send)
-        else:
-            await response(scope, hear_again, send)
+            return
+        headers = [(b"content-length", b"%d" % len(answer.body)), OF_JSON, *answer.told]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
 
 def _door(scope: Scope) -> Door | None:
@@ -73,28 +86,28 @@ def _door(scope: Scope) -> Door | None:
     return None
 
 
-async def show(request: Request) -> Response | None:
+async def show(request: Request) -> Answer | None:
     """`GET /v1/jobs/{id}`, as `routes.show` answers it."""
     job_id = request.scope["path"].rpartition("/")[2]
     if "prefer" in request.headers or not ID.fullmatch(job_id):
         return None
     caller = permitted(await caller_of(request), keys.Scope.JOBS_READ, keys.Action.READ)
-    return Response(to_json(await looking.found(request, caller, UUID(job_id))), media_type=JSON)
+    return Answer(to_json(await looking.found(request, caller, UUID(job_id))))
 
 
-async def receive(request: Request) -> Response | None:
+async def receive(request: Request) -> Answer | None:
     """`POST /webhooks/fal/{token}`, as `receiver.receive` answers it."""
     token = request.scope["path"].rpartition("/")[2]
     if len(token) > LONGEST_TOKEN:
         return None
-    return Response(to_json({"applied": await hear(request, token)}), media_type=JSON)
+    return Answer(to_json({"applied": await hear(request, token)}))
 
 
 def _is_fine(key: str | None) -> bool:
     return key is None or (len(key) <= LONGEST_KEY and KEY.fullmatch(key) is not None)
 
 
-async def create(request: Request) -> Response | None:
+async def create(request: Request) -> Answer | None:
     """`POST /v1/jobs`, as `routes.create` answers it."""
     headers = request.headers
     key = headers.get("idempotency-key")
@@ -107,9 +120,9 @@ async def create(request: Request) -> Response | None:
         return None
     state: Any = request.app.state
     job, new = await ordering.place(state.db, caller, Terms.of(request), order, key)
-    told = {"Location": f"/v1/jobs/{job['id']}"}
+    told = [(b"location", f"/v1/jobs/{job['id']}".encode())]
     if new:
         state.announcer.announce()
     else:
-        told["Idempotent-Replayed"] = "true"
-    return Response(to_json(job), 202 if new else 200, headers=told, media_type=JSON)
+        told.append((b"idempotent-replayed", b"true"))
+    return Answer(to_json(job), 202 if new else 200, told)

@@ -5,6 +5,7 @@ Each function works inside the transaction it is given; `lifecycle` has what fol
 """
 
 import secrets
+from functools import partial
 from typing import Final
 
 from sqlalchemy import func, select
@@ -14,6 +15,7 @@ from app import money
 from app.billing.ledger import InsufficientFunds
 from app.billing.prices import Quote
 from app.callbacks import outbox
+from app.db import ask_in
 from app.errors import AppError
 from app.files import addresses
 from app.files import queries as files
@@ -48,7 +50,7 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
     IdempotencyConflict. Raises InsufficientFunds if the price can't be held, or TokenSpent
     if a browser token may not spend so much.
     """
-    (made,) = await accepting.accept(await session.connection(), [Accepting(caller, order, quote)])
+    (made,) = await accepting.accept(partial(ask_in, session), [Accepting(caller, order, quote)])
     if made is None:
         # A concurrent order with the same key, or retry of the same job, has committed by now.
         replayed = await replay(session, caller, order)

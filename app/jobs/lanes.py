@@ -5,13 +5,14 @@ A lane is what waits of one tenant for one model at one priority. The index goes
 going from lane to lane costs one step each, however many jobs are in them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import Database
 from app.jobs.fairness import AtFal, Caps, Room, Waiting, room
 from app.jobs.states import JobStatus
 from app.jobs.tables import AT_FAL, Job
@@ -95,6 +96,11 @@ ROOM: Final = f"""
     WHERE {AT_FAL} AND (%(capped)s OR EXISTS (SELECT FROM own))
     GROUP BY tenant_id, model, fal_account
 """  # noqa: S608 - of a constant
+# The same, and which of the accounts are locked, told as rows with an account alone.
+ROOM_AND_LOCKS: Final = f"""
+    {ROOM} UNION ALL
+    SELECT NULL, NULL, name, NULL FROM fal_accounts WHERE name = ANY(%(accounts)s) AND locked_why IS NOT NULL
+"""  # noqa: S608 - of a constant
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -147,6 +153,24 @@ async def at_fal(session: AsyncSession) -> list[AtFal]:
 async def room_left(session: AsyncSession, caps: Caps) -> Room:
     """How much more may go to fal now; what is there is counted only where something is capped."""
     connection = await session.connection()
-    rows = (await connection.exec_driver_sql(ROOM, {"capped": caps.any})).all()
-    own = {row.tenant_id: row.jobs for row in rows if row.model is None}
-    return room(caps, own, [AtFal(*tuple(row)) for row in rows if row.model is not None])
+    return _room(caps, (await connection.exec_driver_sql(ROOM, {"capped": caps.any})).all())
+
+
+async def room_and_locks(db: Database, caps: Caps) -> tuple[Room, set[str]]:
+    """`room_left`, and which accounts are locked; nothing is locked that nothing was sent to yet."""
+
+    asked = {"capped": caps.any, "accounts": list(caps.accounts)}
+    rows = await db.run_one(lambda ask: ask(ROOM_AND_LOCKS, asked))
+    locked = {account for tenant_id, _, account, _ in rows if tenant_id is None}
+    return _room(caps, [row for row in rows if row[0] is not None]), locked
+
+
+def _room(caps: Caps, rows: Iterable[Any]) -> Room:
+    own: dict[UUID, int] = {}
+    there: list[AtFal] = []
+    for tenant_id, model, account, jobs in rows:
+        if model is None:
+            own[tenant_id] = jobs
+        else:
+            there.append(AtFal(tenant_id, model, account, jobs))
+    return room(caps, own, there)

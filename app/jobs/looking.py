@@ -11,7 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from fastapi import Request
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect
 
 from app.db import Database
 from app.errors import NotFound
@@ -19,16 +19,15 @@ from app.gather import Gatherer
 from app.jobs import waiting
 from app.jobs.fairness import Caps
 from app.jobs.schemas import view
-from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.tenants.caller import Caller
 
 COLUMNS: Final = ", ".join(f"jobs.{each.columns[0].name} AS {each.key}" for each in inspect(Job).column_attrs)
-LOOK: Final = text(f"""
+LOOK: Final = f"""
     SELECT {COLUMNS}
-    FROM unnest(CAST(:tenants AS uuid[]), CAST(:ids AS uuid[])) AS asked (tenant_id, id)
+    FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(ids)s AS uuid[])) AS asked (tenant_id, id)
     JOIN jobs ON jobs.tenant_id = asked.tenant_id AND jobs.id = asked.id
-""")  # noqa: S608 - names of our own columns
+"""  # noqa: S608 - names of our own columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +41,8 @@ class Look:
 async def look(db: Database, caps: Caps, asked: Sequence[Look]) -> list[dict[str, Any] | None]:
     """The `view` of each job that is *asked* for; None if it isn't there, or not for the one who asks."""
     tenants, ids = [each.caller.tenant_id for each in asked], [each.job_id for each in asked]
-    async with db.reading_as_all(set(tenants)) as session:
-        rows = (await session.execute(LOOK, {"tenants": tenants, "ids": ids})).all()
-    reasons: dict[UUID, waiting.WaitsFor] = {}
-    if any(row.status == JobStatus.QUEUED for row in rows):
-        # As the owner: a job may wait because of others' jobs, of which nothing but the reason is told.
-        async with db.session() as session:
-            reasons = await waiting.reasons(session, rows, caps)
+    rows = await db.read_as_all(set(tenants), LOOK, {"tenants": tenants, "ids": ids})
+    reasons = await waiting.reasons(db, rows, caps)
     found = {row.id: row for row in rows}
     return [
         view(row, reasons) if (row := found.get(each.job_id)) is not None and each.caller.may_see(row) else None

@@ -52,13 +52,7 @@ async def page(
 
 
 async def shown(request: Request, jobs: Sequence[Job]) -> list[JobView]:
-    """
-    *jobs* as callers see them, with why they wait.
-
-    That is asked as the owner: a job may wait because of others' jobs, of which nothing but the reason is told.
-    """
+    """*jobs* as callers see them, with why they wait."""
     state = request.app.state
-    db: Database = state.db
-    async with db.session() as session:
-        reasons = await waiting.reasons(session, jobs, state.caps)
+    reasons = await waiting.reasons(state.db, jobs, state.caps)
     return [JobView.of(job, reasons) for job in jobs]

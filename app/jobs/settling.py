@@ -6,33 +6,33 @@ first verdict. What isn't (it came before, another request is known, the price d
 out, and `lifecycle.reported` decides about it in a transaction of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import text
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, money
-from app.db import Database, new_id
+from app.db import Database, ask_in, new_id
 from app.fal.messages import Outcome, Report
 from app.gather import Gatherer
 from app.jobs import callbacks
-from app.jobs.looking import COLUMNS
+from app.jobs.tables import Job
 from app.media.files import files, vanishes_at
 
-FIND: Final = text("""
+FIND: Final = """
     SELECT attempts.token_digest, attempts.tenant_id, attempts.id, attempts.job_id, jobs.seconds,
         jobs.price_per_second, jobs.base_amount, jobs.base_seconds, jobs.quoted
-    FROM unnest(CAST(:tenants AS uuid[]), CAST(:digests AS bytea[])) AS heard (tenant_id, token_digest)
+    FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(digests)s AS bytea[])) AS heard (tenant_id, token_digest)
     JOIN attempts ON attempts.tenant_id = heard.tenant_id AND attempts.token_digest = heard.token_digest
     JOIN jobs ON jobs.tenant_id = attempts.tenant_id AND jobs.id = attempts.job_id
     WHERE attempts.status <> 'refused' AND jobs.finished_at IS NULL AND NOT jobs.measured
-""")
+"""
 # Attempts, and then accounts, are locked in the order of their ids, so that two sets never wait for each other.
-SETTLE: Final = f"""
+SETTLE: Final = """
 WITH verdict AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(verdicts)s) AS verdict (
         tenant_id uuid, attempt_id uuid, job_id uuid, request_id text, status text, output jsonb, error jsonb,
@@ -66,7 +66,7 @@ WITH verdict AS MATERIALIZED (
         submitted_at = coalesce(submitted_at, attempt.created_at)
     FROM verdict JOIN attempt USING (tenant_id, attempt_id)
     WHERE jobs.tenant_id = verdict.tenant_id AND jobs.id = verdict.job_id AND jobs.finished_at IS NULL
-    RETURNING {COLUMNS}, verdict.attempt_id, (
+    RETURNING jobs.tenant_id, jobs.id, jobs.status, event_count, quoted, jobs.charged, verdict.attempt_id, (
         SELECT array_agg(endpoints.id) FROM callback_endpoints AS endpoints
         WHERE endpoints.tenant_id = jobs.tenant_id AND endpoints.disabled_at IS NULL
             AND endpoints.events @> ARRAY['job.' || verdict.status]
@@ -104,8 +104,8 @@ WITH verdict AS MATERIALIZED (
     FROM verdict JOIN job USING (tenant_id, attempt_id)
     ON CONFLICT (digest) DO UPDATE SET deliveries = webhook_inbox.deliveries + 1, last_received_at = now()
 )
-SELECT * FROM job
-"""  # noqa: S608 - names of our own columns
+SELECT tenant_id, id, listeners FROM job
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Heard:
 async def settle(session: AsyncSession, heard: Sequence[Heard]) -> list[UUID | None]:
     """The id of the job that each of *heard* has ended, with its money settled; None if this set leaves it out."""
     told = {"tenants": [one.tenant_id for one in heard], "digests": [one.token_digest for one in heard]}
-    attempts = {row.token_digest: row for row in await session.execute(FIND, told)}
+    attempts = {row.token_digest: row for row in await ask_in(session, FIND, told)}
     verdicts, new_files = [], []
     taken: dict[bytes, UUID] = {}
     for one in heard:
@@ -168,15 +168,19 @@ async def settle(session: AsyncSession, heard: Sequence[Heard]) -> list[UUID | N
         ]
     if not verdicts:
         return [None] * len(heard)
-    connection = await session.connection()
-    ended = {}
     values = {"verdicts": to_json(verdicts).decode(), "files": to_json(new_files).decode()}
-    for job in await connection.exec_driver_sql(SETTLE, values):
-        ended[job.id] = job
-        if job.listeners:
-            await callbacks.tell(session, job, job.listeners, f"job.{job.status}", job.finished_at, job.event_count)
+    ended = {row.id: row for row in await ask_in(session, SETTLE, values)}
+    if listeners := {(job.tenant_id, job.id): job.listeners for job in ended.values() if job.listeners}:
+        await _tell(session, listeners)
     # The first of those that came twice; the others are told that it was settled before.
     return [job_id if (job_id := taken.pop(one.token_digest, None)) in ended else None for one in heard]
+
+
+async def _tell(session: AsyncSession, listeners: Mapping[tuple[UUID, UUID], list[UUID]]) -> None:
+    """Tell the *listeners* of each of these jobs that it has ended."""
+    for job in await session.scalars(select(Job).where(tuple_(Job.tenant_id, Job.id).in_(listeners))):
+        at: Any = job.finished_at
+        await callbacks.tell(session, job, listeners[job.tenant_id, job.id], f"job.{job.status}", at, job.event_count)
 
 
 def _price(job: Any) -> Any:

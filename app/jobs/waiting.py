@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app import clock
-from app.jobs import accounts, lanes
+from app.db import Database
+from app.jobs import lanes
 from app.jobs.fairness import Caps, Room
 from app.jobs.states import JobStatus
 
@@ -26,17 +25,16 @@ WaitsFor = Literal[
 ]
 
 
-async def reasons(session: AsyncSession, jobs: Iterable[Any], caps: Caps) -> dict[UUID, WaitsFor]:
+async def reasons(db: Database, jobs: Iterable[Any], caps: Caps) -> dict[UUID, WaitsFor]:
     """
     What each of *jobs* that is in our queue waits for, by its id; asks the same little, however many they are.
 
-    Rows with a job's columns will do.
+    Rows with a job's columns will do. It sees every tenant's: of those that a job waits for, only that is told.
     """
     found = {job.id: _of_its_own(job) for job in jobs if job.status == JobStatus.QUEUED}
     due = [job for job in jobs if job.id in found and found[job.id] == "dispatch"]
     if due:
-        locked = {row.name for row in await accounts.all_of(session, caps.accounts) if row.locked_why is not None}
-        left = await lanes.room_left(session, caps)
+        left, locked = await lanes.room_and_locks(db, caps)
         found |= {job.id: _held_up_by(job, left, locked) for job in due}
     return found
 

@@ -1,13 +1,15 @@
 """Who is calling: the Authorization header of a request, turned into a Caller."""
 
 import hmac
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, and_, any_, bindparam, func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -25,6 +27,12 @@ WORKS = and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKe
 KEYS = select(
     ApiKey.tenant_id, ApiKey.id, ApiKey.digest, ApiKey.scopes, ApiKey.expires_at, ApiKey.requests_per_minute
 ).where(WORKS)
+# As text, for a connection that is the driver's own.
+FIND_KEYS = str(
+    KEYS.where(ApiKey.digest == any_(bindparam("digests", type_=ARRAY(LargeBinary)))).compile(
+        dialect=psycopg.dialect()  # type: ignore[no-untyped-call]
+    )
+)
 
 
 class Unauthorized(AppError):
@@ -59,29 +67,33 @@ browser_bearer = HTTPBearer(
 
 async def find(session: AsyncSession, text: str) -> Caller | None:
     """The caller that the key or token *text* stands for, or None if it is unknown, revoked or expired."""
-    return (await find_all(session, [text]))[0]
+    wanted = digest(text)
+    if text.startswith(TOKEN_PREFIX):
+        return await _of_token(session, BrowserToken.digest == wanted, to_be=wanted)
+    found = await session.execute(KEYS.where(ApiKey.digest == wanted))
+    return _of_key(found.one_or_none(), to_be=wanted)
 
 
-async def find_all(session: AsyncSession, texts: Sequence[str]) -> list[Caller | None]:
-    """What `find` finds for each of *texts*; keys with one statement, however many."""
+async def find_keys(db: Database, texts: Sequence[str]) -> list[Caller | None]:
+    """What `find` finds for each of *texts*, all of them keys, with one statement, however many."""
     wanted = [digest(text) for text in texts]
-    keys = {row.digest: row for row in await session.execute(KEYS.where(ApiKey.digest.in_(set(wanted))))}
-    return [
-        await _of_token(session, BrowserToken.digest == each, to_be=each)
-        if text.startswith(TOKEN_PREFIX)
-        else _of_key(keys.get(each), to_be=each)
-        for text, each in zip(texts, wanted, strict=True)
-    ]
+
+    found = await db.run_one(lambda ask: ask(FIND_KEYS, {"digests": wanted}))
+    keys = {key.digest: key for key in found}
+    return [_of_key(keys.get(each), to_be=each) for each in wanted]
 
 
-def gatherer(db: Database) -> Gatherer[str, Caller | None]:
-    """Where a process's questions come together."""
+def finder(db: Database) -> Callable[[str], Awaitable[Caller | None]]:
+    """`find`, for a whole process: those who come with keys at the same time are looked for together."""
+    together = Gatherer(partial(find_keys, db))
 
-    async def ask(texts: Sequence[str]) -> list[Caller | None]:
+    async def found(text: str) -> Caller | None:
+        if not text.startswith(TOKEN_PREFIX):
+            return await together(text)
         async with db.session() as session:
-            return await find_all(session, texts)
+            return await find(session, text)
 
-    return Gatherer(ask)
+    return found
 
 
 async def again(session: AsyncSession, tenant_id: UUID, key_id: UUID, token_id: UUID | None) -> Caller | None:

@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import Database
+from app.db import Database, ask_in
 from app.jobs import accepting, settling
+from app.lines import Ask
 
 T = TypeVar("T")
 
@@ -59,10 +61,10 @@ class Frail(Database):
         if number == fault.number:
             raise error
 
-    async def run_one(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def run_one(self, work: Callable[[Ask], Awaitable[T]]) -> T:
         """A statement that is its own transaction fails like any other."""
         async with self.session() as session:
-            return await work(await session.connection())
+            return await work(partial(ask_in, session))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.billing import ledger
-from app.db import Database
+from app.db import Database, ask_in
 from app.fal.client import FalClient
 from app.fal.messages import CancelAnswer, Lost, job_error
 from app.fal.signature import Signed, Verifier
@@ -171,7 +171,7 @@ async def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch, _: World) -
 
     async def hasty_one(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
         async def step(session: Any) -> Any:
-            return await work(await session.connection())
+            return await work(partial(ask_in, session))
 
         return await hasty(self, step)
 

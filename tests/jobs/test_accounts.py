@@ -263,4 +263,4 @@ async def test_a_job_of_a_full_model_says_so(db):
     (intent,) = await db.run(partial(taking.take, owner="x", limit=9, lease_s=60, caps=caps))
 
     (other,) = [job for job in jobs if job.id != intent.job.id]
-    assert await db.run(partial(waiting.reasons, jobs=[other], caps=caps)) == {other.id: "model_limit"}
+    assert await waiting.reasons(db, [other], caps) == {other.id: "model_limit"}

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.db import Database
+from app.jobs import accepting
 from tests import factories as make
 
 ORDER: dict[str, Any] = {"model": make.O3, "input": {"prompt": "a mecha lands", "duration": "5"}}
@@ -67,16 +68,16 @@ async def test_a_batch_that_cannot_be_read_is_refused_whole(api, db, caller):
 
 
 async def test_what_was_accepted_before_the_database_went_away_is_told(api, caller, monkeypatch):
-    run, calls = Database.run_one, 0
+    accept, calls = accepting.accept, 0
 
-    async def away(self, work):
+    async def away(ask, members):
         nonlocal calls
         calls += 1
         if calls > 1:
             raise OperationalError("SELECT", {}, Exception())
-        return await run(self, work)
+        return await accept(ask, members)
 
-    monkeypatch.setattr(Database, "run_one", away)
+    monkeypatch.setattr(accepting, "accept", away)
 
     answers = await batch(api, ORDER, ORDER, ORDER)
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import db as module
 from app.db import Database, new_id
 from app.files.tables import File
 from app.jobs.tables import Job
@@ -82,9 +83,14 @@ def without_tenant_filters(db: Database) -> Iterator[list[str]]:
             changed.append(forgetful)
         return forgetful, parameters
 
-    engine = db.engine.sync_engine
+    async def read_forgetfully(self: Database, readers: Any, statement: str, values: Any) -> Any:
+        return await read_as_all(self, readers, *forget(None, None, statement, values))
+
+    engine, read_as_all = db.engine.sync_engine, Database.read_as_all
     event.listen(engine, "before_cursor_execute", forget, retval=True)
-    yield changed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "read_as_all", read_forgetfully)
+        yield changed
     event.remove(engine, "before_cursor_execute", forget)
 
 
@@ -143,8 +149,8 @@ async def test_no_stream_follows_another_tenants_job_even_where_every_tenant_fil
 
 
 async def test_without_row_level_security_the_same_walk_would_show_it(api, stranger, monkeypatch):
-    for reading in ("reading_as", "reading_as_all"):
-        monkeypatch.setattr(Database, reading, lambda self, _: self.session())
+    monkeypatch.setattr(Database, "reading_as", lambda self, _: self.session())
+    monkeypatch.setattr(module, "BECOME_READER_OF_ALL", "SELECT %(readers)s;")
 
     with without_tenant_filters(api._transport.app.state.db):
         answers = await reads(api, stranger)

@@ -1,0 +1,95 @@
+"""
+Straight to Postgres: connections on which a statement is a transaction of its own, in a single round trip.
+
+What a session and its pool do around a statement costs us several times as much as the statement. That is fine for
+one request; where `Gatherer` brings those of many together, it would be most of the work.
+"""
+
+import asyncio
+import select
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import namedtuple_row
+
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Any]]]
+"""The rows that a statement brings, with these values in it."""
+
+
+class Line:
+    """A connection that nobody else uses just now."""
+
+    def __init__(self, connection: "psycopg.AsyncConnection[Any]") -> None:
+        self.connection = connection
+
+    async def ask(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of *statement*, once it is committed."""
+        async with self.connection.cursor(row_factory=namedtuple_row) as cursor:
+            await cursor.execute(statement.encode(), values)
+            return await cursor.fetchall()
+
+    async def ask_all(self, statements: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        """
+        The rows of the last of *statements*, once all are committed together.
+
+        Each is planned when those before it were done, so it may depend on what they set.
+        """
+        # Several go together only if their values are written into them here, as text.
+        async with psycopg.AsyncClientCursor(self.connection, row_factory=namedtuple_row) as cursor:
+            await cursor.execute(statements.encode(), values)
+            while cursor.nextset():
+                pass
+            return await cursor.fetchall()
+
+
+class Lines:
+    """Up to *most* of them, each opened when it is first needed."""
+
+    def __init__(self, url: str, *, most: int, options: Mapping[str, Any]) -> None:
+        self._dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
+        self._options = options
+        self._free = asyncio.Semaphore(most)
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+
+    @asynccontextmanager
+    async def line(self) -> AsyncIterator[Line]:
+        """One of them; kept for the next who comes, unless a statement was left on it half-way."""
+        async with self._free:
+            connection = await self._kept() or await psycopg.AsyncConnection.connect(
+                self._dsn, autocommit=True, **self._options
+            )
+            try:
+                yield Line(connection)
+            finally:
+                if connection.info.transaction_status is TransactionStatus.IDLE:
+                    self._idle.append(connection)
+                else:
+                    await connection.close()
+
+    async def _kept(self) -> "psycopg.AsyncConnection[Any] | None":
+        # The one used last knows the statements it will be asked, and their plans.
+        while self._idle:
+            connection = self._idle.pop()
+            if is_quiet(connection):
+                return connection
+            await connection.close()
+        return None
+
+    async def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            await self._idle.pop().close()
+
+
+def is_quiet(idle: "psycopg.AsyncConnection[Any]") -> bool:
+    """
+    Whether nothing came on an *idle* connection that nobody asked for, such as its end.
+
+    It finds what a ping finds after a restart or a fail-over, and is no round trip.
+    """
+    readable = select.poll()
+    readable.register(idle.fileno(), select.POLLIN)
+    return not readable.poll(0)
