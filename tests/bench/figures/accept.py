@@ -56,17 +56,28 @@ async def tutorial(stage: Stage) -> Sample:
     return Sample(found["per_s"], seen(found))
 
 
+async def half_of_a(stage: Stage) -> float:
+    if "a" not in stage.kept:
+        await many_tenants(stage)
+    rate: float = stage.kept["a"] / 2
+    return rate
+
+
 async def p99_of_orders(stage: Stage) -> Sample:
-    rate = stage.kept.get("a", 100) / 2
+    rate = await half_of_a(stage)
     async with stage.api():
+        # What a process does once, such as opening its connections, is a matter of its start.
+        await accepted(stage, rate=rate)
         found = await accepted(stage, rate=rate)
     return Sample(found["p99_ms"], seen(found))
 
 
 async def p99_of_livez(stage: Stage) -> Sample:
-    rate = stage.kept.get("a", 100) / 2
+    rate = await half_of_a(stage)
     async with stage.api():
-        found = await stage.load(Order(stage.api_port, gets(("/livez", 1)), 204, seconds=stage.seconds, rate=rate))
+        order = Order(stage.api_port, gets(("/livez", 1)), 204, seconds=stage.seconds, rate=rate)
+        await stage.load(order)
+        found = await stage.load(order)
     return Sample(found["p99_ms"], seen(found))
 
 
