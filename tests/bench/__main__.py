@@ -36,7 +36,7 @@ MODULES: Final = (accept, webhooks, reading, client, instructions, latency, life
 FIGURES: Final[tuple[Figure, ...]] = tuple(figure for module in MODULES for figure in module.FIGURES)
 POSTGRES: Final = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
 QUICK_S: Final = 105.0
-LONGEST_S: Final = 3600.0
+LONGEST_S: Final = 7200.0
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.bench import pgbench
 from tests.bench.figure import Figure, Sample, Wrong
 from tests.bench.load import Order
-from tests.bench.stage import TENANTS, Stage, gets, orders, seen
+from tests.bench.stage import TENANTS, Stage, among, gets, orders, seen
 from tests.faults.stage import free_port
 
 RIVALS: Final = "tests.bench.rivals"
@@ -15,11 +15,11 @@ RIVALS: Final = "tests.bench.rivals"
 async def accepted(stage: Stage, *, tenants: int = TENANTS, rate: float | None = None) -> dict[str, Any]:
     """What came of a load of orders, after each accepted one was found, with its event and its hold."""
     found = await stage.load(Order(stage.api_port, orders(tenants), 202, '"queued"', seconds=stage.seconds, rate=rate))
-    ids = ", ".join(f"'{job_id}'" for job_id in found["ids"])
+    job_is_one = among("job_id", found["ids"])
     (counts,) = stage.sql(f"""
-        SELECT (SELECT count(*) FROM jobs WHERE id IN ({ids})),
-               (SELECT count(*) FROM job_events WHERE job_id IN ({ids})),
-               (SELECT count(*) FROM ledger_entries WHERE job_id IN ({ids}) AND kind = 'hold')
+        SELECT (SELECT count(*) FROM jobs WHERE {among("id", found["ids"])}),
+               (SELECT count(*) FROM job_events WHERE {job_is_one}),
+               (SELECT count(*) FROM ledger_entries WHERE {job_is_one} AND kind = 'hold')
     """)
     if {*counts} != {found["right"]}:
         raise Wrong(f"{found['right']} accepted, but {counts} jobs, events and holds in the database")

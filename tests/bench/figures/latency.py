@@ -28,8 +28,6 @@ async def from_202_to_fal(stage: Stage) -> list[float]:
                 if number:  # the first waits for the worker to start
                     found.append(max(0.0, taken[number][2] - accepted_at) * 1000)
                 await asyncio.sleep(0.02)
-    stage.sql("UPDATE jobs SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
-    stage.sql("UPDATE attempts SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
     return found
 
 
