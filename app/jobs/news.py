@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, Row, Text, TextClause, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 PAGE: Final = 64
 """Events of one look at one job, or at one tenant's jobs."""
@@ -136,7 +136,7 @@ OF_TENANTS: Final = _statement(
 )
 
 
-async def of_jobs(session: AsyncSession, places: Sequence[JobPlace]) -> Sequence[Row[Any]]:
+async def of_jobs(session: AsyncSession | AsyncConnection, places: Sequence[JobPlace]) -> Sequence[Row[Any]]:
     """
     What is new of each job: `which` counts *places* from 1, and each row has the job's facts and one event.
 
@@ -155,7 +155,7 @@ async def of_jobs(session: AsyncSession, places: Sequence[JobPlace]) -> Sequence
     return (await session.execute(OF_JOBS, given)).all()
 
 
-async def of_tenants(session: AsyncSession, places: Sequence[TenantPlace]) -> Sequence[Row[Any]]:
+async def of_tenants(session: AsyncSession | AsyncConnection, places: Sequence[TenantPlace]) -> Sequence[Row[Any]]:
     """The events after each place, at most PAGE for each: `which` counts *places* from 1."""
     given = {
         "tenants": [tenant_id for tenant_id, _ in places],

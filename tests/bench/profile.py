@@ -20,6 +20,8 @@ PER_S: Final = 100
 IMPORTING: Final = "importing"
 MOST: Final = 8
 """Packages named of each process, those that take most."""
+# A thread that waits, caught on its way in or out.
+WAITING: Final = ("threading.py", "selectors.py", "concurrent/futures/thread.py", "app/postgres/process.py")
 # Such as `run (asyncio/runners.py:118)`.
 FILE: Final = re.compile(r"\((.*?):?\d*\)$")
 
@@ -83,10 +85,17 @@ def shares(raw: str, *, starting: bool = False) -> dict[str, float]:
     counts: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
+        if _is_waiting(stack):
+            continue
         package = IMPORTING if "(<frozen importlib" in stack else _package(stack)
         if starting or package != IMPORTING:
             counts[package] += int(count)
     return {package: round(count / counts.total() * 100, 1) for package, count in counts.most_common(MOST)}
+
+
+def _is_waiting(stack: str) -> bool:
+    at = FILE.search(stack.rpartition(";")[2])
+    return at is not None and at[1].startswith(WAITING)
 
 
 def _package(stack: str) -> str:
