@@ -55,6 +55,8 @@ ALIVE: Final[dict[str, Any]] = {
 }
 DIRECT: Final[dict[str, Any]] = {
     **ALIVE,
+    # Planning takes longer than most statements do, and each of them comes on every connection sooner or later.
+    "prepare_threshold": 1,
     "options": "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s",
 }
 # A transaction-mode pooler hands every transaction another connection: it takes no options and knows no statements.

@@ -111,7 +111,6 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             parts = await stack.enter_async_context(opened(settings, fal_transport=fal_transport))
-            app.state.announcer = await stack.enter_async_context(Announcer(parts.db.url))
             app.state.hub = hub = await stack.enter_async_context(
                 Hub(
                     parts.db,
@@ -120,6 +119,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
                     per_key=settings.streams_per_key,
                 )
             )
+            app.state.announcer = await stack.enter_async_context(Announcer(parts.db.url, here=[hub.woken]))
             channels = (wakeup.WORK, wakeup.NEWS)
             listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
             stack.callback(listening.cancel)

@@ -24,11 +24,12 @@ TOGETHER_S: Final = 0.005
 
 
 class Announcer:
-    """Tells other processes that there is something to look at on *channel*."""
+    """Tells other processes that there is something to look at on *channel*, and *here* without the way round."""
 
-    def __init__(self, url: str, channel: str = WORK) -> None:
+    def __init__(self, url: str, channel: str = WORK, *, here: Sequence[asyncio.Event] = ()) -> None:
         self._url = url
         self._channel = channel
+        self._here = here
         self._news = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
 
@@ -46,6 +47,8 @@ class Announcer:
     def announce(self) -> None:
         """Something was committed that others should look at."""
         self._news.set()
+        for event in self._here:
+            event.set()
 
     async def _tell(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from app import wakeup
+from app.jobs import lanes
 from app.jobs.tables import AT_FAL
 from app.wiring import Parts
 
@@ -18,6 +19,8 @@ TOGETHER_S: Final = 0.02
 """What comes within this time of each other is looked for once."""
 FIRST: Final = "dispatcher"
 """Looks at once when something is announced; the others, when they don't get in its way any more."""
+FOLLOWED: Final = (FIRST, "expirer", "reconciler")
+"""What these do is news to who follows a job; what the others do would only wake them."""
 ANNOUNCED: Final = (FIRST, "reconciler", "rescuer", "sender")
 # What each loop would find, in one look for all of them: most of the time it is nothing. The order keeps Postgres
 # from looking through all deliveries where it expects many to be due.
@@ -56,18 +59,17 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     gc.collect()
     gc.freeze()
     listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
-    looking = asyncio.create_task(_look(parts, {name: event for name, event in wake.items() if name != FIRST}))
+    looking = asyncio.create_task(_look(parts, wake))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
             asyncio.create_task(
                 _loop(
                     name,
                     source,
-                    parts.settings.poll_s if name == FIRST else LONGEST_PAUSE_S,
                     wake[name],
                     stop,
                     drain_s,
-                    news.announce,
+                    news.announce if name in FOLLOWED else _tell_nobody,
                 )
             )
             for name, source in sources.items()
@@ -90,18 +92,21 @@ async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
         try:
             async with parts.db.session() as session:
                 found = (await (await session.connection()).exec_driver_sql(LOOK)).one()
+                queued = await lanes.due(session, after=None, limit=1)
         except Exception as error:  # noqa: BLE001 - it outlives whatever one look ran into
             log.warning("look_interrupted", why=type(error).__name__)
             continue
-        for name, event in wake.items():
-            if getattr(found, name):
-                event.set()
+        # A round of dispatch locks what it counts, which is a write: not every second for nothing.
+        if queued.jobs or queued.until:
+            wake[FIRST].set()
+        for name, is_due in found._asdict().items():
+            if is_due:
+                wake[name].set()
 
 
 async def _loop(
     name: str,
     source: Source,
-    poll_s: float,
     wake: asyncio.Event,
     stop: asyncio.Event,
     drain_s: float,
@@ -109,7 +114,6 @@ async def _loop(
 ) -> None:
     """Keep up to `at_once` pieces of work going: a slow one takes one place, not everybody's."""
     running: set[asyncio.Task[None]] = set()
-    pause_s = poll_s
 
     def over(task: asyncio.Task[None]) -> None:
         running.discard(task)
@@ -123,19 +127,18 @@ async def _loop(
         taken: list[Coroutine[Any, Any, None]] = []
         try:
             taken = await source.take(free) if free else []
-            pause_s = poll_s
         except Exception as error:  # noqa: BLE001 - a loop outlives whatever one round ran into
             # Only its kind: a driver's text quotes the values of the statement.
             log.warning("loop_interrupted", loop=name, why=type(error).__name__)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-        if taken:
-            announce()
         for piece in taken:
             task = asyncio.create_task(_do(name, piece))
             running.add(task)
             task.add_done_callback(over)
+        if taken:
+            # After them, for fal waits for nobody who only follows.
+            announce()
         if len(taken) < free or not free:
-            await _pause(wake, pause_s)
+            await _pause(wake, LONGEST_PAUSE_S)
             if name != FIRST and not stop.is_set():
                 await asyncio.sleep(TOGETHER_S)
     if running:
@@ -144,6 +147,10 @@ async def _loop(
         for task in late:
             task.cancel()
         log.info("loop_drained", loop=name, cut_short=len(late))
+
+
+def _tell_nobody() -> None:
+    """What this loop does is no news."""
 
 
 async def _do(name: str, piece: Coroutine[Any, Any, None]) -> None:

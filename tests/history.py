@@ -226,6 +226,7 @@ DELIVERIES: Final = f"""
         SELECT 3, tenant_id, NULL, 'job.safe', cardinality(lived) + 1, ended_at + interval '3 seconds'
         WHERE safe AND place % 2 = 0
     ) AS t
+    WHERE n > {{jobs}} - {{kept}}
 """
 TOLD: Final = (
     """
@@ -261,7 +262,7 @@ INBOX: Final = f"""
         SELECT '{{"request_id": "req-' || n || '", "status": "OK", "payload": {{"video": {{"url": '
             || '"https://v3b.fal.media/files/b/0a8d04e2/' || n || '.mp4"}}}}}}' || repeat(' ', 100)
     ) AS b (body)
-    WHERE ended AND {AT_FAL} ORDER BY n
+    WHERE ended AND {AT_FAL} AND n > {{jobs}} - {{kept}} ORDER BY n
 """
 
 BEFORE: Final = (*TENANT_ROWS, PLAN, "ALTER TABLE plan ADD PRIMARY KEY (n)", "ANALYZE plan")
@@ -275,11 +276,15 @@ SESSION: Final = (
 )
 
 
-def fill(url: str, jobs: int, *, until: datetime | None = None) -> None:
-    """Put *jobs* jobs, the newest of *until* or some minutes ago, into the empty database at *url*."""
+def fill(url: str, jobs: int, *, until: datetime | None = None, kept: int | None = None) -> None:
+    """
+    Put *jobs* jobs, the newest of *until* or some minutes ago, into the empty database at *url*.
+
+    The callbacks and webhooks of all of them, or of the newest *kept*, as if older ones had been pruned.
+    """
     newest = until or datetime.now(UTC) - timedelta(minutes=5)
     place = url.replace("+psycopg", "")
-    at = {"{jobs}": str(jobs), "{until}": newest.isoformat(), "{newest}": str(NEWEST)}
+    at = {"{jobs}": str(jobs), "{until}": newest.isoformat(), "{newest}": str(NEWEST), "{kept}": str(kept or jobs)}
 
     def do(statements: Sequence[str]) -> None:
         with psycopg.connect(place, autocommit=True) as connection:

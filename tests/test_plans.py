@@ -280,8 +280,12 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
     "key": lambda _: partial(auth.find, text="cs_x"),
     "keys": lambda _: find_keys,
-    "news of jobs": lambda tenant: partial(news.of_jobs, places=[JobPlace(tenant, tenant, 1, None)] * 50),
-    "news of tenants": lambda tenant: partial(news.of_tenants, places=[TenantPlace(tenant, BEGINNING)] * 3),
+    "news of jobs": lambda tenant: (
+        lambda session: news.of_jobs(partial(ask_in, session), [JobPlace(tenant, tenant, 1, None)] * 50)
+    ),
+    "news of tenants": lambda tenant: (
+        lambda session: news.of_tenants(partial(ask_in, session), [TenantPlace(tenant, BEGINNING)] * 3)
+    ),
     "keys of streams": lambda tenant: partial(auth.still_good, keys=[(tenant, tenant)]),
     "tokens of streams": lambda tenant: partial(auth.tokens_still_good, tokens=[(tenant, tenant)]),
     "page": lambda tenant: listed(tenant, Filter()),

@@ -61,6 +61,7 @@ def serve(*, host: str | None = None, port: int | None = None, processes: int | 
 
 def work() -> None:
     """Run the background loops: submit to fal, ask fal, keep results."""
+    from app.cli.looping import run as run_loop  # noqa: PLC0415
     from app.wiring import opened  # noqa: PLC0415
     from app.worker import work as run_loops  # noqa: PLC0415
 
@@ -74,7 +75,7 @@ def work() -> None:
             # Long enough for any call to fal to end: one that is cut short leaves a job nobody is sure about.
             await run_loops(parts, stop, drain_s=settings.fal_timeout_s + 5)
 
-    asyncio.run(run())
+    run_loop(run())
 
 
 def migrate() -> None:

@@ -4,13 +4,16 @@ import asyncio
 import gc
 import socket
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.body import BYTES_PER_S
+
+TICK_S: Final = 0.5
+"""How often a server looks whether it is to stop, and what time it is; uvicorn's tenth of a second is felt idle."""
 
 
 class Server(uvicorn.Server):
@@ -22,6 +25,11 @@ class Server(uvicorn.Server):
         # What was imported stays; searching it for garbage would hold up requests for tens of milliseconds.
         gc.collect()
         gc.freeze()
+
+    async def main_loop(self) -> None:
+        """Until told to stop."""
+        while not await self.on_tick(0):  # noqa: ASYNC110 - uvicorn sets a flag
+            await asyncio.sleep(TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams of the app's hub, if it has one; then stop."""

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs
 from app.billing import ledger
+from app.cli.looping import run
 from app.cli.running import Running, write_private
 from app.cli.serving import Server, config
 from app.cli.trouble import Exit, Trouble
@@ -74,7 +75,7 @@ def up(
         Running.forget(settings.data)
         upgrade(url)
         in_force = _in_force(settings, url, simulator_port)
-        asyncio.run(_run(in_force, postgres, None if settings.has_fal else simulator_port))
+        run(_run(in_force, postgres, None if settings.has_fal else simulator_port))
     finally:
         Running.forget(settings.data)
         if postgres:

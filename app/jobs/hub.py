@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from uuid import UUID
 
@@ -292,12 +293,10 @@ class Hub:
         lists = Group(watch for watch in self._watches if isinstance(watch, ListWatch))
         more = False
         if jobs.places:
-            async with self._db.session() as session:
-                rows = await news.of_jobs(session, jobs.places)
+            rows = await self._db.run_one(partial(news.of_jobs, places=jobs.places))
             more |= jobs.tell(rows, _of_job)
         if lists.places:
-            async with self._db.session() as session:
-                rows = await news.of_tenants(session, lists.places)
+            rows = await self._db.run_one(partial(news.of_tenants, places=lists.places))
             more |= lists.tell(rows, _of_list)
         return more
 

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Row, Text, TextClause, Uuid, bindparam, text
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.lines import Ask
 
 PAGE: Final = 64
 """Events of one look at one job, or at one tenant's jobs."""
@@ -77,22 +78,14 @@ class TenantPlace(NamedTuple):
 # Every transaction before it is over; one that is under way, or begins later, is not before it.
 OVER_BEFORE: Final = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 BEGUN_BEFORE: Final = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-
-
-def _array(name: str, kind: Any) -> Any:
-    return bindparam(name, type_=ARRAY(kind))
-
-
-def _statement(sql: str, **arrays: Any) -> TextClause:
-    return text(sql).bindparams(*(_array(name, kind) for name, kind in arrays.items()))
-
-
-OF_JOBS: Final = _statement(
-    f"""
+OF_JOBS: Final = f"""
     SELECT w.which, j.status, j.waiting_for, j.queue_position, j.expected_at, j.run_after, now() AS at,
         e.number, e.status AS event_status, e.why, e.created_at
-    FROM unnest(:tenants, :jobs, :seen, :untold, :waiting_for, :queue_position, :expected_at)
-        WITH ORDINALITY AS w(tenant_id, job_id, seen, untold, waiting_for, queue_position, expected_at, which)
+    FROM unnest(
+        CAST(%(tenants)s AS uuid[]), CAST(%(jobs)s AS uuid[]), CAST(%(seen)s AS bigint[]),
+        CAST(%(untold)s AS boolean[]), CAST(%(waiting_for)s AS text[]), CAST(%(queue_position)s AS bigint[]),
+        CAST(%(expected_at)s AS timestamptz[])
+    ) WITH ORDINALITY AS w(tenant_id, job_id, seen, untold, waiting_for, queue_position, expected_at, which)
     JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
     LEFT JOIN LATERAL (
         SELECT number, status, why, created_at FROM job_events
@@ -103,22 +96,15 @@ OF_JOBS: Final = _statement(
         OR (j.waiting_for, j.queue_position, j.expected_at)
             IS DISTINCT FROM (w.waiting_for, w.queue_position, w.expected_at)
     ORDER BY w.which, e.number
-    """,  # noqa: S608 - a number of ours
-    tenants=Uuid(),
-    jobs=Uuid(),
-    seen=BigInteger(),
-    untold=Boolean(),
-    waiting_for=Text(),
-    queue_position=BigInteger(),
-    expected_at=TIMESTAMP(timezone=True),
-)
-OF_TENANTS: Final = _statement(
-    f"""
+"""  # noqa: S608 - a number of ours
+OF_TENANTS: Final = f"""
     SELECT w.which, e.transaction_id, e.job_id, e.number, e.status AS event_status, e.why, e.created_at,
         j.status, j.waiting_for, j.queue_position, j.expected_at, j.run_after,
         j.model, j.end_user, j.metadata AS labels
-    FROM unnest(:tenants, :transactions, :jobs, :numbers)
-        WITH ORDINALITY AS w(tenant_id, transaction_id, job_id, number, which)
+    FROM unnest(
+        CAST(%(tenants)s AS uuid[]), CAST(%(transactions)s AS bigint[]), CAST(%(jobs)s AS uuid[]),
+        CAST(%(numbers)s AS bigint[])
+    ) WITH ORDINALITY AS w(tenant_id, transaction_id, job_id, number, which)
     CROSS JOIN LATERAL (
         SELECT transaction_id, job_id, number, status, why, created_at FROM job_events
         WHERE tenant_id = w.tenant_id
@@ -128,15 +114,10 @@ OF_TENANTS: Final = _statement(
     ) AS e
     JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = e.job_id
     ORDER BY w.which, e.transaction_id, e.job_id, e.number
-    """,  # noqa: S608 - a number and a condition of ours
-    tenants=Uuid(),
-    transactions=BigInteger(),
-    jobs=Uuid(),
-    numbers=BigInteger(),
-)
+"""  # noqa: S608 - a number and a condition of ours
 
 
-async def of_jobs(session: AsyncSession, places: Sequence[JobPlace]) -> Sequence[Row[Any]]:
+async def of_jobs(ask: Ask, places: Sequence[JobPlace]) -> Sequence[Any]:
     """
     What is new of each job: `which` counts *places* from 1, and each row has the job's facts and one event.
 
@@ -152,10 +133,10 @@ async def of_jobs(session: AsyncSession, places: Sequence[JobPlace]) -> Sequence
         "queue_position": [facts.queue_position for facts in told],
         "expected_at": [facts.expected_at for facts in told],
     }
-    return (await session.execute(OF_JOBS, given)).all()
+    return await ask(OF_JOBS, given)
 
 
-async def of_tenants(session: AsyncSession, places: Sequence[TenantPlace]) -> Sequence[Row[Any]]:
+async def of_tenants(ask: Ask, places: Sequence[TenantPlace]) -> Sequence[Any]:
     """The events after each place, at most PAGE for each: `which` counts *places* from 1."""
     given = {
         "tenants": [tenant_id for tenant_id, _ in places],
@@ -163,7 +144,7 @@ async def of_tenants(session: AsyncSession, places: Sequence[TenantPlace]) -> Se
         "jobs": [place.job_id for _, place in places],
         "numbers": [place.number for _, place in places],
     }
-    return (await session.execute(OF_TENANTS, given)).all()
+    return await ask(OF_TENANTS, given)
 
 
 async def now_at(session: AsyncSession) -> Place:

@@ -85,7 +85,8 @@ async def find_keys(db: Database, texts: Sequence[str]) -> list[Caller | None]:
 
 def finder(db: Database) -> Callable[[str], Awaitable[Caller | None]]:
     """`find`, for a whole process: those who come with keys at the same time are looked for together."""
-    together = Gatherer(partial(find_keys, db))
+    # One after the other: two would ask for half as many keys at a time, in twice as many questions.
+    together = Gatherer(partial(find_keys, db), writers=1)
 
     async def found(text: str) -> Caller | None:
         if not text.startswith(TOKEN_PREFIX):

@@ -16,6 +16,8 @@ from tests.signing import JWKS, signed
 
 TAKEN: list[tuple[str, str, float]] = []
 OUTPUT = {"video": {"url": "http://127.0.0.1:9/output.mp4", "content_type": "video/mp4", "file_name": "output.mp4"}}
+# Ids of an earlier life aren't given again.
+LIFE = f"req-{time.time_ns():x}"
 IDLE: dict[int, list[Connection]] = {}
 
 
@@ -53,7 +55,7 @@ class Server(asyncio.Protocol):
             return TAKEN[int(parse_qs(query).get("since", ["0"])[0]) :]
         if method != "POST":
             return {"status": "IN_QUEUE", "queue_position": 0}
-        request_id = f"req-{len(TAKEN):012}"
+        request_id = f"{LIFE}-{len(TAKEN):09}"
         webhook = parse_qs(query).get("fal_webhook", [""])[0]
         TAKEN.append((request_id, webhook, time.monotonic()))
         if self._webhook_s is not None:

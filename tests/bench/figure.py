@@ -27,6 +27,8 @@ class Sample:
 
     value: float
     facts: dict[str, Any] = field(default_factory=dict)
+    instead: str = ""
+    """What was measured, where this machine can't measure what the figure names."""
 
 
 Side = Callable[[Any], Awaitable[Sample]]
@@ -87,6 +89,7 @@ def entry(
         "spread": {
             side: spread([one[side] for one in rounds]) for side in ("value", "rival") if whole and rounds[0][side]
         },
+        "instead": next((one["instead"] for one in rounds if one["instead"]), None),
         "rounds": list(rounds),
     }
 
@@ -122,4 +125,5 @@ def _round(ours: Sample, theirs: Sample | None) -> dict[str, Any]:
         "rival": theirs.value if theirs else None,
         "facts": ours.facts,
         "rival_facts": theirs.facts if theirs else {},
+        "instead": ours.instead,
     }

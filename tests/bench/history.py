@@ -5,7 +5,9 @@ The lives are those that `make verify-scale` proves; here they also get keys, so
 """
 
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -15,14 +17,25 @@ from app.tenants.keys import Scope
 from tests.bench.stage import key_of
 from tests.history import fill
 
+KEPT: Final = 1_000_000
+"""Jobs whose callbacks and webhooks are still there: those of a month, if they are many."""
+BYTES_EACH: Final = 5_000
+"""What a job takes on disk with all that belongs to it, besides what is only kept for a month."""
+SLACK_BYTES: Final = 12_000_000_000
+"""For that, for the log of writes, and for sorting."""
 LOOKED_AT: Final = 1
 """The number of the key of the tenant with the most jobs."""
+
+
+def room(folder: Path) -> int:
+    """How many jobs the disk of *folder* has room for."""
+    return max(0, shutil.disk_usage(folder).free - SLACK_BYTES) // BYTES_EACH
 
 
 def make(url: str, jobs: int) -> None:
     """Put *jobs* jobs of all kinds into the empty database at *url*; each tenant gets a key."""
     upgrade(url)
-    fill(url, jobs)
+    fill(url, jobs, kept=KEPT)
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         tenants = connection.execute("SELECT tenant_id FROM jobs GROUP BY tenant_id ORDER BY count(*) DESC").fetchall()
         for number, (tenant_id,) in enumerate(tenants, start=LOOKED_AT):

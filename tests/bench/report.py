@@ -19,15 +19,27 @@ def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     rows = [_row(key, figure) for key, figure in report["figures"].items()]
     facts = "; ".join(f"{name}: {value}" for name, value in report["machine"].items())
-    return "\n".join([HEADER, *rows, "", f"Medians (least–most) of alternating rounds. {facts}", ""])
+    told = [line for key, figure in report["figures"].items() for line in _profile(key, figure)]
+    why = ["", "Where our processes' time goes in what is missed, in percent by package:", "", *told] if told else []
+    return "\n".join([HEADER, *rows, *why, "", f"Medians (least–most) of alternating rounds. {facts}", ""])
 
 
 def _row(key: str, figure: dict[str, Any]) -> str:
     bound = f"≥ {figure['at_least']:g}" if figure["at_least"] is not None else f"≤ {figure['at_most']:g}"
     verdict = {True: "met", False: "**missed**", None: f"{figure['state']}: {figure['why']}"}[figure["met"]]
     ratio = f"{figure['ratio']:.3g}" if figure["ratio"] is not None else ""
+    if figure["met"] is not None and figure["instead"]:
+        verdict += f"; {figure['instead']}"
     cells = (key, f"{figure['what']}; vs {figure['against']}", *(_number(figure, side) for side in ("value", "rival")))
     return f"| {' | '.join(cells)} | {ratio} | {bound} | {verdict} |"
+
+
+def _profile(key: str, figure: dict[str, Any]) -> list[str]:
+    told = []
+    for process, seen in figure.get("profile", {}).items():
+        text = seen if isinstance(seen, str) else ", ".join(f"{package} {share:g}" for package, share in seen.items())
+        told.append(f"- {key}, `{process}`: {text}")
+    return told
 
 
 def _number(figure: dict[str, Any], side: str) -> str:

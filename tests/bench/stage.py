@@ -238,6 +238,13 @@ def orders(tenants: int = TENANTS) -> list[list[str]]:
     ]
 
 
+def among(column: str, ids: Sequence[str]) -> str:
+    """SQL: *column* of any tenant is one of *ids*; found by an index, however many rows there are."""
+    listed = ", ".join(f"'{each}'" for each in ids)
+    within = f"{column} BETWEEN '{min(ids)}' AND '{max(ids)}'"
+    return f"tenant_id IN (SELECT id FROM tenants) AND {within} AND {column} IN ({listed})"
+
+
 def gets(*paths: tuple[str, int]) -> list[list[str]]:
     """GET of each path, as the tenant of that number."""
     return [[f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key_of(n)}", ""] for path, n in paths]

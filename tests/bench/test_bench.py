@@ -12,6 +12,7 @@ from tests.bench import report
 from tests.bench.__main__ import FIGURES
 from tests.bench.figure import Figure, NotYet, Omitted, Sample, Wrong, measured, percentile
 from tests.bench.load import Order, run
+from tests.bench.profile import shares
 
 BODY = b'{"id":"0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b","status":"queued"}'
 
@@ -183,3 +184,28 @@ def test_every_figure_has_one_bound_and_a_name_of_its_own():
     assert len({figure.key for figure in FIGURES}) == len(FIGURES)
     assert {figure.key[0] for figure in FIGURES} == set("abcdefghijklmn")
     assert all((figure.at_least is None) != (figure.at_most is None) for figure in FIGURES)
+
+
+def test_a_profile_is_of_packages_without_what_is_imported():
+    raw = """main (app/cli/__main__.py:5);accept (app/jobs/accepting.py:107) 3
+main (app/cli/__main__.py:5);_find_and_load (<frozen importlib._bootstrap>:1176);<module> (httpx/__init__.py:3) 6
+main (app/cli/__main__.py:5);execute (psycopg/cursor_async.py:97) 1
+"""
+
+    assert shares(raw) == {"app/jobs": 75.0, "psycopg": 25.0}
+    assert shares(raw, starting=True) == {"importing": 60.0, "app/jobs": 30.0, "psycopg": 10.0}
+    assert shares("") == {}
+
+
+async def test_the_report_says_why_a_figure_is_missed_and_what_was_measured_instead(tmp_path):
+    async def ours(stage: object) -> Sample:
+        return Sample(3.0, instead="microseconds")
+
+    found = await measured(Figure("x", "instructions", "nothing", ours, at_most=1.0), None)
+    found["profile"] = {"serve": {"app/jobs": 75.0, "psycopg": 25.0}, "work": "py-spy can't attach: no"}
+
+    text = report.write(tmp_path, {"figures": {"x": found}, "machine": {}})
+
+    assert "| **missed**; microseconds |" in text
+    assert "- x, `serve`: app/jobs 75, psycopg 25" in text
+    assert "- x, `work`: py-spy can't attach: no" in text

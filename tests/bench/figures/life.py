@@ -21,8 +21,13 @@ def how_many(stage: Stage) -> int:
     return 200 if stage.quick else 5_000
 
 
+def succeeded(stage: Stage) -> int:
+    ((count,),) = stage.sql("SELECT count(*) FROM jobs WHERE status = 'succeeded'")
+    return int(count)
+
+
 async def whole_lives(stage: Stage) -> Sample:
-    count, told = how_many(stage), 0
+    count, told, before = how_many(stage), 0, succeeded(stage)
     stage.sql("UPDATE jobs SET due_at = now() + interval '1 day' WHERE status = 'queued'")
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,6 +42,11 @@ async def whole_lives(stage: Stage) -> Sample:
             # Its end, or that of the measurement.
             writer.close()
 
+    async def heard(of: int) -> None:
+        until = time.perf_counter() + 60
+        while told < of and time.perf_counter() < until:
+            await asyncio.sleep(0.01)
+
     callback_port = free_port()
     body = ORDER_BODY[:-1] + f', "callback_url": "http://127.0.0.1:{callback_port}/told"}}'
     server = await asyncio.start_server(hear, "127.0.0.1", callback_port)
@@ -44,16 +54,16 @@ async def whole_lives(stage: Stage) -> Sample:
         await _takes_callbacks(stage)
         texts = [[head.replace(f"Length: {len(ORDER_BODY)}", f"Length: {len(body)}"), body] for head, _ in orders()]
         with stage.worker(fal_port, **CALLBACKS):
+            # A worker takes a second to start, which is another figure.
+            await stage.load(Order(stage.api_port, texts, 202, '"queued"', most=1, seconds=60))
+            await heard(1)
             since = time.perf_counter()
             await stage.load(Order(stage.api_port, texts, 202, '"queued"', most=count, seconds=60))
-            while told < count and time.perf_counter() < since + 60:
-                await asyncio.sleep(0.01)
+            await heard(count + 1)
             took_s = time.perf_counter() - since
-    ((charged,),) = stage.sql("SELECT count(*) FROM jobs WHERE status = 'succeeded' AND fal_request_id LIKE 'req-%'")
-    stage.sql("UPDATE jobs SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
-    stage.sql("UPDATE attempts SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
-    if told < count or charged != count:
-        raise Wrong(f"of {count} jobs {charged} were charged and {told} told")
+    charged = succeeded(stage) - before
+    if told < count + 1 or charged != count + 1:
+        raise Wrong(f"of {count + 1} jobs {charged} were charged and {told} told")
     return Sample(count / took_s)
 
 

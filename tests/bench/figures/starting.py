@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import httpx
 
@@ -13,6 +14,8 @@ from tests.bench.figure import Figure, Sample, Wrong
 from tests.bench.machine import cpu_s
 from tests.bench.stage import ORDER_BODY, Stage, callsheet
 from tests.faults.stage import free_port
+
+STARTS: Final = "l-start"
 
 
 @asynccontextmanager
@@ -66,6 +69,6 @@ async def idle(stage: Stage) -> Sample:
 
 
 FIGURES = (
-    Figure("l-start", "warm `callsheet up` to its first 202, s", "nothing", first_202, at_most=3),
+    Figure(STARTS, "warm `callsheet up` to its first 202, s", "nothing", first_202, at_most=3),
     Figure("l-idle", "processor of the whole idle system, % of a core", "nothing", idle, at_most=1),
 )

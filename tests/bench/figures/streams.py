@@ -58,8 +58,6 @@ async def from_webhook_to_client(stage: Stage) -> list[float]:
                 found.append((time.perf_counter() - since) * 1000)
                 (await telling).raise_for_status()
                 writer.close()
-    stage.sql("UPDATE jobs SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
-    stage.sql("UPDATE attempts SET fal_request_id = 'old-' || id WHERE fal_request_id LIKE 'req-%'")
     return found
 
 
