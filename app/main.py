@@ -124,7 +124,6 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
             stack.callback(listening.cancel)
             app.state.db = parts.db
-            app.state.finding = auth.finder(parts.db)
             app.state.accepting = accepting.gatherer(parts.db)
             app.state.looking = looking.gatherer(parts.db, parts.caps)
             app.state.settling = settling.gatherer(parts.db)
@@ -147,6 +146,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
                 per_token=settings.token_requests_per_minute,
                 failures=settings.failures_per_minute,
             )
+            app.state.finding = auth.finder(parts.db, app.state.known)
             keeping_books = asyncio.create_task(app.state.known.keep_books(parts.db))
             yield
             keeping_books.cancel()

@@ -74,25 +74,29 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
     return _of_key(found.one_or_none(), to_be=wanted)
 
 
-async def find_keys(db: Database, texts: Sequence[str]) -> list[Caller | None]:
-    """What `find` finds for each of *texts*, all of them keys, with one statement, however many."""
-    wanted = [digest(text) for text in texts]
-
-    found = await db.run_one(lambda ask: ask(FIND_KEYS, {"digests": wanted}))
+async def find_keys(db: Database, known: Known, wanted: Sequence[bytes]) -> list[Caller | None]:
+    """The callers that the digests *wanted* stand for, and, with the same statement, those *known* ones that lapse."""
+    every = [*wanted, *known.lapsing()]
+    found = await db.run_one(lambda ask: ask(FIND_KEYS, {"digests": every}))
     keys = {key.digest: key for key in found}
-    return [_of_key(keys.get(each), to_be=each) for each in wanted]
+    callers = [_of_key(keys.get(each), to_be=each) for each in every]
+    for each, caller in zip(every, callers, strict=True):
+        known.remember(each, caller)
+    return callers[: len(wanted)]
 
 
-def finder(db: Database) -> Callable[[str], Awaitable[Caller | None]]:
+def finder(db: Database, known: Known) -> Callable[[str, bytes], Awaitable[Caller | None]]:
     """`find`, for a whole process: those who come with keys at the same time are looked for together."""
     # One after the other: two would ask for half as many keys at a time, in twice as many questions.
-    together = Gatherer(partial(find_keys, db), writers=1)
+    together = Gatherer(partial(find_keys, db, known), writers=1)
 
-    async def found(text: str) -> Caller | None:
+    async def found(text: str, wanted: bytes) -> Caller | None:
         if not text.startswith(TOKEN_PREFIX):
-            return await together(text)
+            return await together(wanted)
         async with db.session() as session:
-            return await find(session, text)
+            caller = await find(session, text)
+        known.remember(wanted, caller)
+        return caller
 
     return found
 
@@ -166,8 +170,7 @@ async def _counted(request: Request) -> Caller:
         key = digest(text)
         found = known.look(key)
         if not found and not known.is_stranger(key):
-            found = await request.app.state.finding(text)
-            known.remember(key, found)
+            found = await request.app.state.finding(text, key)
     if not found:
         guess = known.failed(request.client.host if request.client else "")
         if not guess.granted:

@@ -28,6 +28,9 @@ from app.tenants.tables import ApiKey, BrowserToken
 log = structlog.get_logger()
 
 REMEMBERED_S: Final = 3.0
+RENEWED_S: Final = 1.0
+"""How long before it would be forgotten a key that is in use may be looked up along with another."""
+RENEWED: Final = 64
 REMEMBERED: Final = 10_000
 WRITTEN_EVERY_S: Final = 15.0
 SEEN_ANEW: Final = timedelta(minutes=1)
@@ -46,6 +49,7 @@ class Known:
         self._now = now
         self._callers: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._strangers: OrderedDict[bytes, float] = OrderedDict()
+        self._busy: set[bytes] = set()
         self._asked = Rates(now=now)
         self._failed = Rates(now=now)
         self._used: set[tuple[UUID, UUID]] = set()
@@ -53,7 +57,10 @@ class Known:
     def look(self, digest: bytes) -> Caller | None:
         """The caller that *digest* was found to be a moment ago, or None."""
         until, caller = self._callers.get(digest, (0.0, None))
-        return caller if until > self._now() else None
+        if until <= self._now():
+            return None
+        self._busy.add(digest)
+        return caller
 
     def is_stranger(self, digest: bytes) -> bool:
         """Whether *digest* was found to be nobody's a moment ago."""
@@ -62,7 +69,9 @@ class Known:
     def remember(self, digest: bytes, caller: Caller | None) -> None:
         """For a moment, and never past its end, *digest* stands for *caller*."""
         until = self._now() + REMEMBERED_S
+        self._busy.discard(digest)
         if caller is None:
+            self._callers.pop(digest, None)
             self._strangers[digest] = until
             _bound(self._strangers)
             return
@@ -71,6 +80,22 @@ class Known:
         self._callers[digest] = until, caller
         self._callers.move_to_end(digest)
         _bound(self._callers)
+
+    def lapsing(self) -> list[bytes]:
+        """
+        Keys that were used since they were looked up, and would be forgotten soon; at most RENEWED.
+
+        Whoever looks up one asks for these along with it; else each of a thousand keys in use makes a caller wait.
+        """
+        now = self._now()
+        soon = []
+        for digest in list(self._busy):
+            until, caller = self._callers.get(digest, (0.0, None))
+            if caller is None or until <= now:
+                self._busy.discard(digest)
+            elif until <= now + RENEWED_S and caller.token is None and len(soon) < RENEWED:
+                soon.append(digest)
+        return soon
 
     def forget(self, id_: UUID) -> None:
         """The key or token *id_* was changed or revoked: look again."""

@@ -1,6 +1,7 @@
 """Keys: made, rotated, revoked, limited, and what is remembered of them; the audit log that tells of it."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,9 @@ from app.db import Database
 from app.main import create_app
 from app.settings import Settings
 from app.tenants.audit import audit
-from app.tenants.caller import Caller
-from app.tenants.known import REMEMBERED_S, Known
+from app.tenants.caller import Caller, Narrowing
+from app.tenants.keys import digest
+from app.tenants.known import REMEMBERED_S, RENEWED_S, Known
 from tests import factories as make
 from tests.conftest import client_of
 
@@ -155,9 +157,47 @@ async def test_a_caller_is_remembered_but_never_past_its_end():
     assert known.look(b"k") is None
 
 
+def test_only_a_key_in_use_is_renewed_and_only_shortly_before_its_end():
+    now = [0.0]
+    known = Known(per_key=None, per_token=1, failures=1, now=lambda: now[0])
+    caller = Caller(UUID(int=1), UUID(int=2), frozenset())
+    for each in (b"idle", b"used"):
+        known.remember(each, caller)
+    known.remember(b"token", replace(caller, token=Narrowing(UUID(int=3), "user", frozenset())))
+    for each in (b"used", b"token"):
+        known.look(each)
+
+    now[0] = REMEMBERED_S - RENEWED_S - 0.1
+    early = known.lapsing()
+    now[0] += 0.2
+    soon = known.lapsing()
+    known.remember(b"used", caller)
+    renewed = known.lapsing()
+    now[0] = REMEMBERED_S
+    assert (early, soon, renewed, known.look(b"used"), known.look(b"idle")) == ([], [b"used"], [], caller, None)
+
+
+async def test_a_key_in_use_is_looked_up_along_with_another_and_found_to_be_revoked(backend, db):
+    known = backend._transport.app.state.known
+    kept, revoked, third = [await new_key(backend) for _ in range(3)]
+    assert [await works(backend, each) for each in (kept, revoked, kept, revoked)] == [200] * 4
+    # As another process would.
+    async with db.session() as session:
+        await session.execute(text(f"UPDATE api_keys SET revoked_at = now() WHERE id = '{revoked['id']}'"))
+    at_s = known._now()
+
+    known._now = lambda: at_s + REMEMBERED_S - RENEWED_S / 2
+    assert await works(backend, third) == 200
+
+    assert [await works(backend, each) for each in (kept, revoked)] == [200, 401]
+    known._now = lambda: at_s + REMEMBERED_S + RENEWED_S
+    assert known.look(digest(kept["key"])) is not None
+
+
 async def test_a_remembered_key_asks_the_database_nothing(backend, monkeypatch):
     await backend.get("/v1/models")
-    monkeypatch.setattr(Database, "session", None)  # whoever asked for one now would fail
+    for way in ("session", "run_one"):
+        monkeypatch.setattr(Database, way, None)  # whoever asked now would fail
 
     assert (await backend.get("/v1/models")).status_code == 200
 

@@ -56,7 +56,8 @@ async def _counted(counting: asyncio.subprocess.Process) -> float | None:
 async def of_an_order(stage: Stage) -> Sample:
     async with stage.api():
         await accepted(stage)
-        return await per_answer(stage.processes["serve"].pid, lambda: accepted(stage))
+        order = Order(stage.api_port, orders(), 202, '"queued"', seconds=stage.seconds)
+        return await per_answer(stage.processes["serve"].pid, lambda: stage.load(order))
 
 
 async def of_a_route(stage: Stage) -> Sample:

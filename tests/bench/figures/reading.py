@@ -17,7 +17,7 @@ async def look_at_jobs(stage: Stage) -> Sample:
             f"SELECT id, CAST(replace(CAST(tenant_id AS text), '-', '') AS bigint) FROM jobs WHERE id IN ({ids})"
         )
         paths = gets(*((f"/v1/jobs/{job_id}", tenant) for job_id, tenant in found))
-        seen_now = await stage.load(Order(stage.api_port, paths, 200, '"status"', seconds=stage.seconds))
+        seen_now = await stage.load_warm(Order(stage.api_port, paths, 200, '"status"', seconds=stage.seconds))
     return Sample(seen_now["per_s"], seen(seen_now))
 
 
