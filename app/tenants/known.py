@@ -88,7 +88,7 @@ class Known:
         Whoever looks up one asks for these along with it; else each of a thousand keys in use makes a caller wait.
         """
         now = self._now()
-        soon = []
+        soon: list[bytes] = []
         for digest in list(self._busy):
             until, caller = self._callers.get(digest, (0.0, None))
             if caller is None or until <= now:

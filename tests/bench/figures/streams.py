@@ -69,7 +69,9 @@ async def memory_each(stage: Stage) -> Sample:
         raise Omitted(f"this machine allows {most} open files")
     # Processes started from now on may have as many.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    async with stage.api() as port, httpx.AsyncClient(trust_env=False) as http:
+    room = str(count + 100)
+    api = stage.api(STREAMS_AT_ONCE=room, STREAMS_PER_KEY=room)
+    async with api as port, httpx.AsyncClient(trust_env=False) as http:
         await stage.has_path(EVENTS)
         job_id = await ordered(http, port)
         first = [await opened(port, job_id) for _ in range(20)]
