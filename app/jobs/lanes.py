@@ -158,7 +158,6 @@ async def room_left(session: AsyncSession, caps: Caps) -> Room:
 
 async def room_and_locks(db: Database, caps: Caps) -> tuple[Room, set[str]]:
     """`room_left`, and which accounts are locked; nothing is locked that nothing was sent to yet."""
-
     asked = {"capped": caps.any, "accounts": list(caps.accounts)}
     rows = await db.run_one(lambda ask: ask(ROOM_AND_LOCKS, asked))
     locked = {account for tenant_id, _, account, _ in rows if tenant_id is None}

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
@@ -119,7 +120,11 @@ class Reconciler:
             log.warning("history_unanswered", fal_account=account, model=model, lost=len(together), why=str(error))
             sent = []
         for lost in together:
-            await self._tell(lost, sent)
+            try:
+                await self._tell(lost, sent)
+            except SQLAlchemyError as error:
+                # Its lease runs out, and it is looked for again; the others aren't held up by it. Messages quote rows.
+                log.error("submit_not_looked_for", job_id=str(lost.job.id), why=type(error).__name__)  # noqa: TRY400
 
     async def _tell(self, lost: Lost, sent: Sequence[Sent]) -> None:
         job, attempt = lost.job, lost.attempt

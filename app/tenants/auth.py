@@ -80,8 +80,10 @@ async def find_keys(db: Database, known: Known, wanted: Sequence[bytes]) -> list
     found = await db.run_one(lambda ask: ask(FIND_KEYS, {"digests": every}))
     keys = {key.digest: key for key in found}
     callers = [_of_key(keys.get(each), to_be=each) for each in every]
-    for each, caller in zip(every, callers, strict=True):
-        known.remember(each, caller)
+    for number, (each, caller) in enumerate(zip(every, callers, strict=True)):
+        # What was asked along may have been revoked here meanwhile, and forgotten; then it stays so.
+        if number < len(wanted) or known.look(each) is not None:
+            known.remember(each, caller)
     return callers[: len(wanted)]
 
 

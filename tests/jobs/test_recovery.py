@@ -5,8 +5,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.jobs import history
 from tests import factories as make
 from tests.world import World, build
 
@@ -71,6 +73,25 @@ async def test_many_lost_submits_are_found_in_one_reading_of_the_history(world):
     found = [await world.job(job["id"]) for job in jobs]
     assert (questions, {job["status"] for job in found}) == (1, {"submitted"})
     assert len({job["fal"]["request_id"] for job in found}) == 5
+
+
+async def test_one_that_cannot_be_written_down_holds_up_none_of_the_others(world, monkeypatch):
+    jobs = [await world.order(f"[[sim: lost_answer, webhook=never]] mecha {number}") for number in range(3)]
+    await world.dispatch()
+    await world.at_fal(60)
+    await make.let_time_pass(world.db)
+    recognise = history.recognise
+
+    async def fails_for_the_second(session, lost, sent):
+        if str(lost.job.id) == jobs[1]["id"]:
+            raise IntegrityError("", {}, Exception())
+        return await recognise(session, lost, sent)
+
+    monkeypatch.setattr(history, "recognise", fails_for_the_second)
+    await world.ask()
+
+    found = [(await world.job(job["id"]))["status"] for job in jobs]
+    assert found == ["submitted", "submit_unknown", "submitted"]
 
 
 @pytest.mark.parametrize(("age", "wait_s"), [("1 minute", 30), ("10 minutes", 300), ("9 hours", 3600)])
