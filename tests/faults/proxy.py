@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 CHUNK: Final = 65_536
+# How often asyncio's loop turns between taking a connection and calling the one who serves it.
+TURNS_TO_SERVE: Final = 4
 LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
@@ -64,19 +66,19 @@ class Proxy:
     async def deaf(self) -> None:
         """Until told to listen, nobody takes new connections here, and those there are get reset."""
         assert self._server is not None
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        # Whoever was taken in just now begins to be served, and is seen below; asyncio loses a connection whose
+        # server is closed before.
+        for _ in range(TURNS_TO_SERVE):
+            await asyncio.sleep(0)
         self._server.close()
         self.reset()
 
     async def __aexit__(self, *_: object) -> None:
         """Take no more connections, and reset those there are."""
-        assert self._server is not None
-        self._server.close()
-        # Whoever was taken in just now begins to be served, and is seen here.
-        await asyncio.sleep(0)
-        serving = list(self._open.values())
-        self.reset()
-        await asyncio.gather(*serving, return_exceptions=True)
-        await self._server.wait_closed()
+        await self.deaf()
+        await asyncio.gather(*self._open.values(), return_exceptions=True)
 
     def reset(self) -> int:
         """Reset every open connection; how many that were."""

@@ -1,6 +1,7 @@
 """The proxy does to bytes what it was told, and nothing else."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -137,6 +138,22 @@ async def test_a_reset_ends_every_connection_at_once(proxy):
     for caller in callers:
         with pytest.raises(ConnectionResetError):
             await caller.hear()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_was_taken_in_just_before_the_end_is_reset_and_not_lost(turns):
+    proxy = Proxy(("127.0.0.1", 1))
+    await proxy.listen()
+    with socket.create_connection(("127.0.0.1", proxy.port)) as caller:
+        caller.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        await proxy.__aexit__()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionResetError):
+                await asyncio.get_running_loop().sock_recv(caller, 1)
 
 
 async def test_refused_connections_are_reset(proxy):
