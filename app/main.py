@@ -25,7 +25,7 @@ from app.files import routes as files
 from app.http import Edge, KeyInAddress, Marked, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
-from app.jobs import accepting, callbacks, looking, quote_routes, receiver, settling, stream
+from app.jobs import accepting, callbacks, looking, overview, quote_routes, receiver, settling, stream
 from app.jobs import bulk_routes as bulk
 from app.jobs import routes as jobs
 from app.jobs.doors import Doors
@@ -56,6 +56,7 @@ ASKING_WHO_CALLS: Final = (
     catalog.router,
     jobs.router,
     bulk.router,
+    overview.router,
     stream.router,
     files.router,
     quote_routes.router,

@@ -155,6 +155,7 @@ async def test_operation_ids_are_stable(operations):
         "get_job_events_link",
         "get_job_output",
         "get_model",
+        "get_overview",
         "list_audit_entries",
         "list_deliveries",
         "list_endpoints",

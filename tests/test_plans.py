@@ -29,7 +29,20 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import accepting, inbox, intake, lanes, looking, news, queries, settling, submits, taking, thinning
+from app.jobs import (
+    accepting,
+    inbox,
+    intake,
+    lanes,
+    looking,
+    news,
+    overview,
+    queries,
+    settling,
+    submits,
+    taking,
+    thinning,
+)
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -288,6 +301,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     ),
     "keys of streams": lambda tenant: partial(auth.still_good, keys=[(tenant, tenant)]),
     "tokens of streams": lambda tenant: partial(auth.tokens_still_good, tokens=[(tenant, tenant)]),
+    "overview": lambda tenant: partial(overview.read, tenant_id=tenant),
     "page": lambda tenant: listed(tenant, Filter()),
     "page by cursor": lambda tenant: listed(tenant, Filter(), cursor=tenant),
     "page of the oldest": lambda tenant: listed(tenant, Filter(), cursor=tenant, oldest_first=True),
@@ -359,7 +373,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
 
 @pytest.mark.parametrize("name", HOT)
 async def test_a_hot_statement_reads_by_an_index(db, tenant, name):
-    as_reader = name == "get" or (name.startswith("page") and name != "page by metadata")
+    as_reader = name in {"get", "overview"} or (name.startswith("page") and name != "page by metadata")
 
     found = await plans(db, HOT[name](tenant), reader=tenant if as_reader else None)
 
@@ -368,7 +382,7 @@ async def test_a_hot_statement_reads_by_an_index(db, tenant, name):
         assert reads_few(plan), plan
 
 
-PAGES = [name for name in HOT if name.startswith(("page", "ledger", "deliveries", "dead", "news"))]
+PAGES = [name for name in HOT if name.startswith(("overview", "page", "ledger", "deliveries", "dead", "news"))]
 ENOUGH = 400
 """Blocks for a page of 21; those of the tenant's 2,600 jobs would be as many."""
 
