@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.postgres import EmbeddedPostgres
-from tests.bench import profile, report
-from tests.bench.figure import Figure, entry, measured
+from tests.bench import indexes, profile, report
+from tests.bench.figure import Figure, NotYet, entry, measured
 from tests.bench.figures import (
     accept,
     client,
@@ -76,6 +76,18 @@ async def measure(stage: Stage, wanted: list[Figure], until: float) -> dict[str,
     return found
 
 
+async def weigh(stage: Stage, until: float) -> list[dict[str, Any]]:
+    """What each index takes, if there is a history to tell from, and time."""
+    try:
+        async with asyncio.timeout(until - time.monotonic()):
+            return await indexes.taken(stage)
+    except NotYet:
+        return []
+    except Exception as error:  # noqa: BLE001 - the figures are still worth reporting
+        print(f"What each index takes wasn't measured: {type(error).__name__}: {error}", flush=True)
+        return []
+
+
 def main() -> int:
     """Measure; 0 unless an answer or a count was wrong."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -92,7 +104,8 @@ def main() -> int:
         stage.kept["jobs"] = given.jobs or (200_000 if given.quick else 10_000_000)
         machine = facts(stage.url.replace("+psycopg", ""))
         found = asyncio.run(measure(stage, wanted, until))
-    print("\n" + report.write(HERE, {"figures": found, "machine": machine}))
+        weighed = asyncio.run(weigh(stage, until))
+    print("\n" + report.write(HERE, {"figures": found, "indexes": weighed, "machine": machine}))
     return int(any(one["state"] == "wrong" for one in found.values()))
 
 

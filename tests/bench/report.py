@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.bench import indexes
+
 HEADER = "| | figure | ours | rival | ratio | bound | |\n|---|---|---|---|---|---|---|"
 
 
@@ -21,7 +23,8 @@ def table(report: dict[str, Any]) -> str:
     facts = "; ".join(f"{name}: {value}" for name, value in report["machine"].items())
     told = [line for key, figure in report["figures"].items() for line in _profile(key, figure)]
     why = ["", "Where our processes' time goes in what is missed, in percent by package:", "", *told] if told else []
-    return "\n".join([HEADER, *rows, *why, "", f"Medians (least–most) of alternating rounds. {facts}", ""])
+    weights = indexes.table(report.get("indexes", []))
+    return "\n".join([HEADER, *rows, *why, "", *weights, f"Medians (least–most) of alternating rounds. {facts}", ""])
 
 
 def _row(key: str, figure: dict[str, Any]) -> str:

@@ -209,3 +209,13 @@ async def test_the_report_says_why_a_figure_is_missed_and_what_was_measured_inst
     assert "| **missed**; microseconds |" in text
     assert "- x, `serve`: app/jobs 75, psycopg 25" in text
     assert "- x, `work`: py-spy can't attach: no" in text
+
+
+def test_the_report_tells_what_each_index_takes_but_not_of_those_that_take_nothing():
+    heavy = {"index": "ix_a", "why": "pages", "disk_per_job": 96.5, "log_per_life": 310.0, "images_per_life": 12.0}
+    idle = {"index": "ix_b", "why": "rare", "disk_per_job": 0.2, "log_per_life": 0.0, "images_per_life": 0.0}
+
+    text = report.table({"figures": {}, "machine": {}, "indexes": [heavy, idle]})
+
+    assert "| ix_a | 96.5 | 310 | 12 | pages |" in text
+    assert "ix_b" not in text
