@@ -1,7 +1,8 @@
-"""l: `callsheet up` on a data folder that was used before: how soon it takes an order, and what it costs idle."""
+"""l: how soon `callsheet up`, `serve` and the command line are there, and what an idle system costs."""
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -58,6 +59,26 @@ async def first_202(stage: Stage) -> Sample:
         return Sample(took_s)
 
 
+async def first_202_ever(stage: Stage) -> Sample:
+    shutil.rmtree(stage.folder / "up", ignore_errors=True)
+    async with up(stage) as took_s:
+        return Sample(took_s)
+
+
+async def serve_answers(stage: Stage) -> Sample:
+    since = time.perf_counter()
+    async with stage.api():
+        return Sample(time.perf_counter() - since)
+
+
+async def command_ends(_: Stage) -> Sample:
+    since = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(*callsheet("jobs", "--help"), stdout=asyncio.subprocess.DEVNULL)
+    if await process.wait():
+        raise Wrong("the command failed")
+    return Sample(time.perf_counter() - since)
+
+
 async def idle(stage: Stage) -> Sample:
     async with up(stage):
         # The video of the first order is made and kept meanwhile.
@@ -69,6 +90,9 @@ async def idle(stage: Stage) -> Sample:
 
 
 FIGURES = (
+    Figure("l-cold", "`callsheet up` in an empty folder to its first 202, s", "nothing", first_202_ever, at_most=10),
     Figure(STARTS, "warm `callsheet up` to its first 202, s", "nothing", first_202, at_most=3),
+    Figure("l-serve", "`callsheet serve` to its first answer, s", "nothing", serve_answers, at_most=3),
+    Figure("l-command", "`callsheet jobs --help`, s", "nothing", command_ends, at_most=1),
     Figure("l-idle", "processor of the whole idle system, % of a core", "nothing", idle, at_most=1),
 )
