@@ -12,6 +12,7 @@ import httpx
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy import text
+from starlette.datastructures import State
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -84,6 +85,22 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Webhooks from fal", "description": "Where fal reports; callers never use it."},
     {"name": "Operations", "description": "Is the service alive, can it work, and does every promise hold?"},
 ]
+
+
+class Shared(State):
+    """
+    What all requests share, as plain attributes.
+
+    In Starlette's own, each look at one is an AttributeError first: a twentieth of the work of an order.
+    """
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Keep *value* as what is called *key*."""
+        object.__setattr__(self, key, value)
+
+    def __delattr__(self, key: str) -> None:
+        """Forget it."""
+        object.__delattr__(self, key)
 
 
 class Service(FastAPI):
@@ -166,6 +183,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         # Spans and metrics for every request cost a twentieth of it; nobody collects them here.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
+    app.state = Shared()
     edge = Edge(
         Doors(app.behind),
         body_limit=settings.body_limit_bytes,

@@ -1,4 +1,4 @@
-"""Signs webhooks as fal does, with a seed that is no secret."""
+"""Signs webhooks as fal does, with a seed that is no secret, and by another library than the one that checks them."""
 
 import hashlib
 import json

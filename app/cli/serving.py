@@ -50,6 +50,8 @@ class Together:
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
+        # Asked several times for each request.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         """All else is as the *transport* has it."""

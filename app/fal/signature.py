@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 import structlog
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 log = structlog.get_logger()
 
@@ -72,19 +72,19 @@ def fresh(signed: Signed, now: datetime) -> bool:
     return abs(now.timestamp() - int(signed.timestamp)) <= TOLERANCE_S
 
 
-def fits(signed: Signed, body: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
+def fits(signed: Signed, body: bytes, keys: Sequence[VerifyKey]) -> bool:
     """Whether any of *keys* made the signature."""
     signed_bytes = message(signed, body)
     for key in keys:
         try:
-            key.verify(signed.signature, signed_bytes)
-        except InvalidSignature:
+            key.verify(signed_bytes, signed.signature)
+        except BadSignatureError:
             continue
         return True
     return False
 
 
-def parse_jwks(document: Any) -> list[Ed25519PublicKey]:
+def parse_jwks(document: Any) -> list[VerifyKey]:
     """Every Ed25519 key of a JWKS; what isn't one is passed over."""
     found = document.get("keys") if isinstance(document, dict) else None
     keys = []
@@ -94,7 +94,7 @@ def parse_jwks(document: Any) -> list[Ed25519PublicKey]:
                 try:
                     # JWK says unpadded; whether fal's are, nobody has seen.
                     raw = base64.urlsafe_b64decode(x.rstrip("=") + "=" * (-len(x.rstrip("=")) % 4))
-                    keys.append(Ed25519PublicKey.from_public_bytes(raw))
+                    keys.append(VerifyKey(raw))
                 except (ValueError, binascii.Error):
                     log.warning("jwks_key_unreadable")
     return keys
@@ -115,7 +115,7 @@ class Verifier:
         self._url = jwks_url
         self._user_ids = frozenset(one.strip() for one in user_id.split(",")) if user_id else None
         self._refetch_s = refetch_s
-        self._keys: list[Ed25519PublicKey] = []
+        self._keys: list[VerifyKey] = []
         self._fetched_at = float("-inf")
         self._asked_at = float("-inf")
         self._one_fetch = asyncio.Lock()

@@ -48,7 +48,15 @@ def data_uris(value: Any) -> list[Place]:
 
 def any_in(value: Any) -> bool:
     """Whether *value* names a file or brings one."""
-    return any(place.text.startswith(PREFIX) or DATA.match(place.text) for place in _texts(value))
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            if part.startswith(PREFIX) or DATA.match(part):
+                return True
+        elif isinstance(part, dict | list):
+            left.extend(part.values() if isinstance(part, dict) else part)
+    return False
 
 
 def swapped(value: Any, others: Mapping[str, str]) -> Any:

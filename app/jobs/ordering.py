@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -55,8 +55,7 @@ class Thinned(AppError):
     status, code = 410, "thinned"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What an order is judged by: what is sold, where callbacks may go, and what files and bytes it may bring."""
 
     catalog: Catalog
@@ -218,6 +217,8 @@ def _narrowed(caller: Caller, order: JobOrder) -> JobOrder:
     if caller.token is not None and order.callback_url is not None:
         # What goes there is signed in the tenant's name.
         raise Forbidden("This token may not say where callbacks go; leave callback_url out.")
+    if caller.token is None:
+        return order
     return order.model_copy(update={"end_user": caller.acting_for(order.end_user)})
 
 

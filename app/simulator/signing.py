@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.signing import SigningKey
 
 SEED_BYTES: Final = 32
 
@@ -15,9 +15,9 @@ def message(*, request_id: str, user_id: str, timestamp: str, body: bytes) -> by
     return "\n".join((request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())).encode()
 
 
-def headers(key: Ed25519PrivateKey, *, request_id: str, user_id: str, timestamp: str, body: bytes) -> dict[str, str]:
+def headers(key: SigningKey, *, request_id: str, user_id: str, timestamp: str, body: bytes) -> dict[str, str]:
     """The four headers by which a receiver knows that *body* comes from fal."""
-    signed = key.sign(message(request_id=request_id, user_id=user_id, timestamp=timestamp, body=body))
+    signed = key.sign(message(request_id=request_id, user_id=user_id, timestamp=timestamp, body=body)).signature
     return {
         "X-Fal-Webhook-Request-Id": request_id,
         "X-Fal-Webhook-User-Id": user_id,
@@ -26,13 +26,13 @@ def headers(key: Ed25519PrivateKey, *, request_id: str, user_id: str, timestamp:
     }
 
 
-def jwks(keys: list[Ed25519PrivateKey]) -> dict[str, list[dict[str, str]]]:
+def jwks(keys: list[SigningKey]) -> dict[str, list[dict[str, str]]]:
     """The public halves of *keys*, as fal publishes them."""
     return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": _public(key)} for key in keys]}
 
 
-def _public(key: Ed25519PrivateKey) -> str:
-    return urlsafe_b64encode(key.public_key().public_bytes_raw()).rstrip(b"=").decode()
+def _public(key: SigningKey) -> str:
+    return urlsafe_b64encode(bytes(key.verify_key)).rstrip(b"=").decode()
 
 
 class Keys:
@@ -43,15 +43,15 @@ class Keys:
         stored = self._file.read_bytes() if self._file is not None and self._file.exists() else seed
         if stored:
             starts = range(0, len(stored), SEED_BYTES)
-            self._all = [Ed25519PrivateKey.from_private_bytes(stored[at : at + SEED_BYTES]) for at in starts]
+            self._all = [SigningKey(stored[at : at + SEED_BYTES]) for at in starts]
         else:
-            self._all = [Ed25519PrivateKey.generate()]
+            self._all = [SigningKey.generate()]
             self._save()
-        self.stranger = Ed25519PrivateKey.generate()
+        self.stranger = SigningKey.generate()
         """Signs as nobody in the JWKS does."""
 
     @property
-    def current(self) -> Ed25519PrivateKey:
+    def current(self) -> SigningKey:
         return self._all[-1]
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
@@ -59,12 +59,12 @@ class Keys:
 
     def rotate(self) -> None:
         """Sign with a new key from now on. The old one stays published, beside it."""
-        self._all.append(Ed25519PrivateKey.generate())
+        self._all.append(SigningKey.generate())
         self._save()
 
     def _save(self) -> None:
         if self._file is not None:
             part = self._file.with_suffix(".part")
-            part.write_bytes(b"".join(key.private_bytes_raw() for key in self._all))
+            part.write_bytes(b"".join(map(bytes, self._all)))
             part.chmod(0o600)
             part.replace(self._file)

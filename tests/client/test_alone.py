@@ -25,7 +25,7 @@ import app.client
 print(*sorted({name.split(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)))
 """
 # httpx takes rich and click for its own command line where they are there.
-SERVERS = "fastapi,starlette,sqlalchemy,pydantic,psycopg,structlog,standardwebhooks,cryptography,cyclopts,rich,click"
+SERVERS = "fastapi,starlette,sqlalchemy,pydantic,psycopg,structlog,standardwebhooks,nacl,cyclopts,rich,click"
 HTTPX = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "sniffio"}
 
 

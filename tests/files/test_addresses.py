@@ -44,6 +44,21 @@ def test_a_data_uri_is_found_wherever_it_is(text):
     assert [place.pointer for place in addresses.data_uris({"a": [{"b": text}]})] == ["/a/0/b"]
 
 
+@given(JSON, st.sampled_from(["callsheet://files/1", "data:,x", "data:;base64,AA==", "x"]))
+def test_an_input_has_files_where_a_place_has_one(value, text):
+    value = {"in": value, "image_url": text}
+
+    assert addresses.any_in(value) == bool(addresses.own(value) or addresses.data_uris(value))
+
+
+def test_files_are_looked_for_however_deep_an_input_is():
+    value: list[object] = ["data:;base64,AA=="]
+    for _ in range(10_000):
+        value = [value]
+
+    assert addresses.any_in(value)
+
+
 @given(JSON, st.uuids())
 def test_swapping_there_and_back_changes_nothing(value, file_id):
     url, other = addresses.url_of(file_id), f"https://fal.example/{file_id}"

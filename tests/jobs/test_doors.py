@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from sqlalchemy import text
+from starlette.requests import ClientDisconnect
 
 from app.jobs import doors
 from tests import factories as make
@@ -154,6 +156,29 @@ async def test_many_orders_at_once_are_answered_each_with_its_own(api, db, calle
     assert [answer.json() for answer in shown] == [answer.json() for answer in answers]
     assert len({answer.json()["id"] for answer in answers}) == len(prompts)
     assert (await make.balances(db, caller))[1] == Decimal("2.10") * len(prompts)
+
+
+@pytest.mark.parametrize(("order", "status"), [(BODY, 202), ({**BODY, "x": 1}, 422)])
+async def test_an_order_may_come_in_parts(api, caller, order, status):
+    """Taken by its door, or left to its route."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for byte in json.dumps(order).encode():
+            yield bytes([byte])
+
+    answer = await api.post("/v1/jobs", content=parts(), headers=JSON)
+
+    assert answer.status_code == status, answer.text
+
+
+async def test_a_door_takes_no_part_for_the_whole():
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    with pytest.raises(ClientDisconnect):
+        await doors.Heard({"type": "http"}, receive).body()
 
 
 async def test_a_request_that_its_door_leaves_alone_is_counted_once(api, caller, monkeypatch):
