@@ -10,6 +10,7 @@ import structlog
 from app import wakeup
 from app.jobs import lanes
 from app.jobs.tables import AT_FAL
+from app.lines import Few
 from app.wiring import Parts
 
 log = structlog.get_logger()
@@ -90,9 +91,7 @@ async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
     while True:
         await asyncio.sleep(parts.settings.poll_s)
         try:
-            async with parts.db.session() as session:
-                found = (await (await session.connection()).exec_driver_sql(LOOK)).one()
-                queued = await lanes.due(session, after=None, limit=1)
+            found, queued = await parts.db.run_few(_found)
         except Exception as error:  # noqa: BLE001 - it outlives whatever one look ran into
             log.warning("look_interrupted", why=type(error).__name__)
             continue
@@ -102,6 +101,12 @@ async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
         for name, is_due in found._asdict().items():
             if is_due:
                 wake[name].set()
+
+
+async def _found(ask: Few) -> tuple[Any, lanes.Due]:
+    """Which loops have something to do, and, for the dispatcher, what."""
+    (found,), waiting = await ask((LOOK, {}), lanes.waiting(limit=1), commit=True)
+    return found, lanes.due(waiting)
 
 
 async def _loop(

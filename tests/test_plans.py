@@ -44,7 +44,7 @@ from app.tenants.caller import Caller
 from tests import factories as make
 from tests import history
 from tests.conftest import admin
-from tests.databases import url_of
+from tests.databases import few_in, url_of
 
 JOBS = 20_000
 
@@ -271,7 +271,8 @@ async def look(session: AsyncSession) -> Any:
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
-    "dispatch": lambda _: partial(taking.take, owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch": lambda _: lambda session: taking.take(few_in(session), owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch without caps": lambda _: lambda session: taking.take(few_in(session), owner="x", limit=32, lease_s=60),
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
