@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -18,11 +19,11 @@ log = structlog.get_logger()
 LONGEST_PAUSE_S: Final = 15.0
 TOGETHER_S: Final = 0.02
 """What comes within this time of each other is looked for once."""
-FIRST: Final = "dispatcher"
+FIRST: Final = wakeup.DISPATCHER
 """Looks at once when something is announced; the others, when they don't get in its way any more."""
-FOLLOWED: Final = (FIRST, "expirer", "reconciler")
+FOLLOWED: Final = (FIRST, "expirer", wakeup.RECONCILER)
 """What these do is news to who follows a job; what the others do would only wake them."""
-ANNOUNCED: Final = (FIRST, "reconciler", "rescuer", "sender")
+ANNOUNCED: Final = (FIRST, wakeup.RECONCILER, wakeup.RESCUER, wakeup.SENDER)
 # What each loop would find, in one look for all of them: most of the time it is nothing. The order keeps Postgres
 # from looking through all deliveries where it expects many to be due.
 LOOK: Final = f"""
@@ -48,18 +49,18 @@ class Source(Protocol):
 async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
     sources: dict[str, Source] = {
-        "dispatcher": parts.dispatcher(),
+        wakeup.DISPATCHER: parts.dispatcher(),
         "expirer": parts.expirer(),
-        "reconciler": parts.reconciler(),
-        "rescuer": parts.rescuer(),
-        "sender": parts.sender(),
+        wakeup.RECONCILER: parts.reconciler(),
+        wakeup.RESCUER: parts.rescuer(),
+        wakeup.SENDER: parts.sender(),
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
     # What was imported stays; searching it for garbage would hold up an order for tens of milliseconds.
     gc.collect()
     gc.freeze()
-    listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
+    listening = asyncio.create_task(wakeup.listen(parts.db.url, partial(_wake, wake)))
     looking = asyncio.create_task(_look(parts, wake))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
@@ -84,6 +85,13 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
         task.cancel()
     await asyncio.gather(listening, looking, return_exceptions=True)
     log.info("worker_stopped", owner=parts.owner)
+
+
+def _wake(wake: Mapping[str, asyncio.Event], named: Collection[str]) -> None:
+    """Wake those that are *named*, as far as there are such here, or all if none is."""
+    for name in named or ANNOUNCED:
+        if name in wake:
+            wake[name].set()
 
 
 async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
