@@ -27,6 +27,8 @@ DISPATCHER: Final = "dispatcher"
 RECONCILER: Final = "reconciler"
 RESCUER: Final = "rescuer"
 SENDER: Final = "sender"
+ROOM: Final = "room"
+"""The dispatcher, too, but a moment later: more may go to fal, and what ends together is looked after once."""
 EVERYBODY: Final = ""
 
 

@@ -92,6 +92,8 @@ def _wake(wake: Mapping[str, asyncio.Event], named: Collection[str]) -> None:
     for name in named or ANNOUNCED:
         if name in wake:
             wake[name].set()
+        elif name == wakeup.ROOM:
+            asyncio.get_running_loop().call_later(TOGETHER_S, wake[FIRST].set)
 
 
 async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from app import wakeup, worker
-from app.wakeup import DISPATCHER, RESCUER, SENDER, Announcer
+from app.wakeup import DISPATCHER, RESCUER, ROOM, SENDER, Announcer
 
 
 async def test_who_waits_in_the_same_process_is_woken_without_a_round_trip():
@@ -32,7 +32,7 @@ async def test_who_is_named_hears_of_it_and_everybody_if_nobody_is(database_url)
     assert (listens, some, everybody) == ([], [DISPATCHER, SENDER], [])
 
 
-def test_a_worker_wakes_the_loops_that_are_named_or_all_of_them():
+async def test_a_worker_wakes_the_loops_that_are_named_or_all_of_them():
     def woken(*named: str) -> set[str]:
         wake = {name: asyncio.Event() for name in (*worker.ANNOUNCED, "chores")}
         worker._wake(wake, named)
@@ -41,6 +41,16 @@ def test_a_worker_wakes_the_loops_that_are_named_or_all_of_them():
     assert woken(DISPATCHER) == {DISPATCHER}
     assert woken(SENDER, "of a version to come") == {SENDER}
     assert woken() == {*worker.ANNOUNCED}
+
+
+async def test_room_at_fal_wakes_the_dispatcher_in_a_moment():
+    wake = {DISPATCHER: asyncio.Event()}
+
+    worker._wake(wake, [ROOM])
+
+    assert not wake[DISPATCHER].is_set()
+    async with asyncio.timeout(5):
+        await wake[DISPATCHER].wait()
 
 
 async def test_an_order_is_announced_to_the_dispatcher_alone_and_its_end_to_all_that_have_work_from_it(
@@ -54,4 +64,4 @@ async def test_an_order_is_announced_to_the_dispatcher_alone_and_its_end_to_all_
     await world.at_fal(60)
     await world.ended(job["id"])
 
-    assert named == [{DISPATCHER}, {DISPATCHER, RESCUER, SENDER}]
+    assert named == [{DISPATCHER}, {RESCUER, ROOM, SENDER}]

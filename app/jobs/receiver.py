@@ -138,8 +138,8 @@ async def hear(request: Request, token: str) -> Applied:
     if applied is Applied.OTHER_REQUEST:
         raise WebhookMismatch
     if applied is Applied.SETTLED:
-        # The result is there to be copied and told of, and there may be room for another job.
-        state.announcer.announce(wakeup.RESCUER, wakeup.SENDER, wakeup.DISPATCHER)
+        # The result is there to be copied and told of, and another job may go.
+        state.announcer.announce(wakeup.RESCUER, wakeup.SENDER, wakeup.ROOM)
     elif applied is Applied.TO_BE_READ:
         state.announcer.announce(wakeup.RECONCILER, wakeup.SENDER)
     return applied
