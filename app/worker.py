@@ -16,7 +16,8 @@ from app.wiring import Parts
 
 log = structlog.get_logger()
 
-LONGEST_PAUSE_S: Final = 15.0
+LONGEST_PAUSE_S: Final = 60.0
+"""How long a loop goes without a look of its own, should the one for all of them not see what it would find."""
 TOGETHER_S: Final = 0.02
 """What comes within this time of each other is looked for once."""
 FIRST: Final = wakeup.DISPATCHER

@@ -344,6 +344,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
     "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
+    "incidents that are open": lambda _: lambda session: ask_in(session, watcher.OPEN, {"kind": "kind-3"}),
     **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
     "files": lambda tenant: partial(files.page, caller=caller(tenant), **PAGE),
     "files by cursor": lambda tenant: partial(files.page, caller=caller(tenant), before=tenant, **PAGE),
