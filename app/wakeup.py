@@ -56,10 +56,11 @@ class Announcer:
 
     def announce(self, *whom: str) -> None:
         """Something was committed that *whom* should look at, or everybody if that isn't said."""
-        self._whom.update(whom or {EVERYBODY})
-        self._news.set()
+        # Those here go first: somebody may be looking at a stream.
         for event in self._here:
             event.set()
+        self._whom.update(whom or {EVERYBODY})
+        self._news.set()
 
     async def _tell(self) -> None:
         while True:
