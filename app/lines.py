@@ -1,5 +1,5 @@
 """
-Straight to Postgres: connections on which a statement is a transaction of its own, in a single round trip.
+Straight to Postgres: connections on which a transaction takes one round trip for a statement, or two for a few.
 
 What a session and its pool do around a statement costs us several times as much as the statement. That is fine for
 one request; where `Gatherer` brings those of many together, it would be most of the work.
@@ -9,7 +9,7 @@ import asyncio
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -17,6 +17,20 @@ from psycopg.rows import namedtuple_row
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 """The rows that a statement brings, with these values in it."""
+Asked = tuple[str, Mapping[str, Any]]
+"""A statement, and the values in it."""
+
+
+BEGIN: Final[Asked] = ("BEGIN", {})
+COMMIT: Final[Asked] = ("COMMIT", {})
+ROLLBACK: Final[Asked] = ("ROLLBACK", {})
+
+
+class Few(Protocol):
+    """A transaction of a few statements, in as few round trips."""
+
+    async def __call__(self, *asked: Asked, commit: bool = False) -> Sequence[Sequence[Any]]:
+        """The rows of each; all go out at once, and with *commit* the end of the transaction does, too."""
 
 
 class Line:
@@ -30,6 +44,30 @@ class Line:
         async with self.connection.cursor(row_factory=namedtuple_row) as cursor:
             await cursor.execute(statement.encode(), values)
             return await cursor.fetchall()
+
+    async def ask_together(self, *asked: Asked) -> Sequence[Sequence[Any]]:
+        """The rows of each, in a single round trip; one that Postgres refuses is the last that is done."""
+        cursors = [self.connection.cursor(row_factory=namedtuple_row) for _ in asked]
+        async with self.connection.pipeline():
+            for cursor, (statement, values) in zip(cursors, asked, strict=True):
+                await cursor.execute(statement.encode(), values)
+        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+    @asynccontextmanager
+    async def few(self) -> AsyncIterator[Few]:
+        """A transaction that begins with what is asked first, and ends with what is asked with `commit`, or undone."""
+        open_ = False
+
+        async def ask(*asked: Asked, commit: bool = False) -> Sequence[Sequence[Any]]:
+            nonlocal open_
+            begin, end = [] if open_ else [BEGIN], [COMMIT] if commit else []
+            open_ = not commit
+            rows = await self.ask_together(*begin, *asked, *end)
+            return rows[len(begin) : len(begin) + len(asked)]
+
+        yield ask
+        if open_:
+            await self.ask_together(ROLLBACK)
 
     async def ask_all(self, statements: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """

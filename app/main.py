@@ -139,7 +139,7 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
             )
             app.state.announcer = await stack.enter_async_context(Announcer(parts.db.url, here=[hub.woken]))
             channels = (wakeup.WORK, wakeup.NEWS)
-            listening = asyncio.create_task(wakeup.listen(parts.db.url, [hub.woken], channels))
+            listening = asyncio.create_task(wakeup.listen(parts.db.url, lambda _: hub.wake(), channels))
             stack.callback(listening.cancel)
             app.state.db = parts.db
             app.state.accepting = accepting.gatherer(parts.db)

@@ -6,7 +6,7 @@ transaction it would make Postgres commit one such transaction at a time.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -16,11 +16,20 @@ import structlog
 log = structlog.get_logger()
 
 WORK: Final = "callsheet_work"
-"""There is something to do: workers look."""
+"""There is something to do: those loops of workers look that are named along, or all if none is."""
 NEWS: Final = "callsheet_news"
 """Something happened to jobs: those who follow them look. Workers don't, or their own doings would wake them."""
 RECONNECT_S: Final = 2.0
 TOGETHER_S: Final = 0.005
+
+# An order is for the dispatcher alone; the others would ask Postgres for nothing, just when it is in a hurry.
+DISPATCHER: Final = "dispatcher"
+RECONCILER: Final = "reconciler"
+RESCUER: Final = "rescuer"
+SENDER: Final = "sender"
+ROOM: Final = "room"
+"""The dispatcher, too, but a moment later: more may go to fal, and what ends together is looked after once."""
+EVERYBODY: Final = ""
 
 
 class Announcer:
@@ -31,6 +40,7 @@ class Announcer:
         self._channel = channel
         self._here = here
         self._news = asyncio.Event()
+        self._whom: set[str] = set()
         self._telling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -44,11 +54,13 @@ class Announcer:
             self._telling.cancel()
             await asyncio.gather(self._telling, return_exceptions=True)
 
-    def announce(self) -> None:
-        """Something was committed that others should look at."""
-        self._news.set()
+    def announce(self, *whom: str) -> None:
+        """Something was committed that *whom* should look at, or everybody if that isn't said."""
+        # Those here go first: somebody may be looking at a stream.
         for event in self._here:
             event.set()
+        self._whom.update(whom or {EVERYBODY})
+        self._news.set()
 
     async def _tell(self) -> None:
         while True:
@@ -58,7 +70,9 @@ class Announcer:
                     while True:
                         await self._news.wait()
                         self._news.clear()
-                        await connection.execute(f"NOTIFY {self._channel}")
+                        whom, self._whom = self._whom, set()
+                        named = "" if EVERYBODY in whom else " ".join(sorted(whom))
+                        await connection.execute(f"NOTIFY {self._channel}, '{named}'")
                         await asyncio.sleep(TOGETHER_S)
             # Without a connection there is nobody to tell; polling finds what came meanwhile.
             self._news.clear()
@@ -72,22 +86,23 @@ async def announce_once(url: str) -> None:
             await connection.execute(f"NOTIFY {WORK}")
 
 
-async def listen(url: str, wake: Iterable[asyncio.Event], channels: Sequence[str] = (WORK,)) -> None:
-    """Set every event of *wake* at each announcement on *channels*, for ever; needs a connection of its own."""
-    events = list(wake)
+async def listen(url: str, hear: Callable[[Collection[str]], None], channels: Sequence[str] = (WORK,)) -> None:
+    """
+    Call *hear* with those who are named, or nobody for all, at each announcement on *channels*, for ever.
+
+    It needs a connection of its own.
+    """
     while True:
         with suppress(psycopg.Error, OSError):
             async with await _connect(url) as connection:
                 for channel in channels:
                     await connection.execute(f"LISTEN {channel}")
                 # What was announced while nobody listened here is looked for at once.
-                for event in events:
-                    event.set()
+                hear(())
                 while True:
                     await _readable(connection)
-                    async for _ in connection.notifies(stop_after=1):
-                        for event in events:
-                            event.set()
+                    async for notify in connection.notifies(stop_after=1):
+                        hear(notify.payload.split())
         log.warning("listen_interrupted")
         await asyncio.sleep(RECONNECT_S)
 

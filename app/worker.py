@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -10,18 +11,20 @@ import structlog
 from app import wakeup
 from app.jobs import lanes
 from app.jobs.tables import AT_FAL
+from app.lines import Few
 from app.wiring import Parts
 
 log = structlog.get_logger()
 
-LONGEST_PAUSE_S: Final = 15.0
+LONGEST_PAUSE_S: Final = 60.0
+"""How long a loop goes without a look of its own, should the one for all of them not see what it would find."""
 TOGETHER_S: Final = 0.02
 """What comes within this time of each other is looked for once."""
-FIRST: Final = "dispatcher"
+FIRST: Final = wakeup.DISPATCHER
 """Looks at once when something is announced; the others, when they don't get in its way any more."""
-FOLLOWED: Final = (FIRST, "expirer", "reconciler")
+FOLLOWED: Final = (FIRST, "expirer", wakeup.RECONCILER)
 """What these do is news to who follows a job; what the others do would only wake them."""
-ANNOUNCED: Final = (FIRST, "reconciler", "rescuer", "sender")
+ANNOUNCED: Final = (FIRST, wakeup.RECONCILER, wakeup.RESCUER, wakeup.SENDER)
 # What each loop would find, in one look for all of them: most of the time it is nothing. The order keeps Postgres
 # from looking through all deliveries where it expects many to be due.
 LOOK: Final = f"""
@@ -47,18 +50,18 @@ class Source(Protocol):
 async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     """Take and do work until *stop*; then take nothing new, and give what is under way *drain_s* seconds to end."""
     sources: dict[str, Source] = {
-        "dispatcher": parts.dispatcher(),
+        wakeup.DISPATCHER: parts.dispatcher(),
         "expirer": parts.expirer(),
-        "reconciler": parts.reconciler(),
-        "rescuer": parts.rescuer(),
-        "sender": parts.sender(),
+        wakeup.RECONCILER: parts.reconciler(),
+        wakeup.RESCUER: parts.rescuer(),
+        wakeup.SENDER: parts.sender(),
         "chores": parts.chores(),
     }
     wake = {name: asyncio.Event() for name in sources}
     # What was imported stays; searching it for garbage would hold up an order for tens of milliseconds.
     gc.collect()
     gc.freeze()
-    listening = asyncio.create_task(wakeup.listen(parts.db.url, [wake[name] for name in ANNOUNCED]))
+    listening = asyncio.create_task(wakeup.listen(parts.db.url, partial(_wake, wake)))
     looking = asyncio.create_task(_look(parts, wake))
     async with wakeup.Announcer(parts.db.url, wakeup.NEWS) as news:
         loops = [
@@ -85,14 +88,21 @@ async def work(parts: Parts, stop: asyncio.Event, *, drain_s: float) -> None:
     log.info("worker_stopped", owner=parts.owner)
 
 
+def _wake(wake: Mapping[str, asyncio.Event], named: Collection[str]) -> None:
+    """Wake those that are *named*, as far as there are such here, or all if none is."""
+    for name in named or ANNOUNCED:
+        if name in wake:
+            wake[name].set()
+        elif name == wakeup.ROOM:
+            asyncio.get_running_loop().call_later(TOGETHER_S, wake[FIRST].set)
+
+
 async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
     """Wake, every so often, the loops that have something to do that nobody announced."""
     while True:
         await asyncio.sleep(parts.settings.poll_s)
         try:
-            async with parts.db.session() as session:
-                found = (await (await session.connection()).exec_driver_sql(LOOK)).one()
-                queued = await lanes.due(session, after=None, limit=1)
+            found, queued = await parts.db.run_few(_found)
         except Exception as error:  # noqa: BLE001 - it outlives whatever one look ran into
             log.warning("look_interrupted", why=type(error).__name__)
             continue
@@ -102,6 +112,12 @@ async def _look(parts: Parts, wake: Mapping[str, asyncio.Event]) -> None:
         for name, is_due in found._asdict().items():
             if is_due:
                 wake[name].set()
+
+
+async def _found(ask: Few) -> tuple[Any, lanes.Due]:
+    """Which loops have something to do, and, for the dispatcher, what."""
+    (found,), waiting = await ask((LOOK, {}), lanes.waiting(limit=1), commit=True)
+    return found, lanes.due(waiting)
 
 
 async def _loop(

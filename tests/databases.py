@@ -6,11 +6,16 @@ longer than most tests. Deleting rows takes a thousandth of that. What can't be 
 """
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.lines import Asked, Few
 
 # By the time its turn comes again, the connections of the test before last are gone for sure.
 WAITING = 2
@@ -106,3 +111,14 @@ class Databases:
 
     def _do(self, statement: str, *names: str) -> None:
         self._admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def few_in(session: AsyncSession) -> Few:
+    """Asks within the transaction of *session*, one after the other; it ends when that does."""
+
+    async def ask(*asked: Asked, commit: bool = False) -> Sequence[Sequence[Any]]:
+        connection = await session.connection()
+        done = [await connection.exec_driver_sql(statement, dict(values)) for statement, values in asked]
+        return [rows.all() if rows.returns_rows else [] for rows in done]
+
+    return ask

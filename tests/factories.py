@@ -78,7 +78,7 @@ async def held(db: Database, caller: Caller, amount: Decimal) -> UUID:
 
 async def take(db: Database, limit: int = 1) -> list[Intent]:
     """Jobs in `submitting`, as the dispatcher has them."""
-    return await db.run(partial(taking.take, owner="test", limit=limit, lease_s=60))
+    return await db.run_few(partial(taking.take, owner="test", limit=limit, lease_s=60))
 
 
 async def taken(db: Database, caller: Caller, order: Order | None = None) -> Intent:

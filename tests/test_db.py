@@ -1,15 +1,17 @@
 """Databases as they come, and transactions that come to an end whatever Postgres does."""
 
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db as module
 from app.db import Database
+from app.lines import Asked, Few
 from app.migrate import upgrade
 from app.settings import SettingsError
 from tests.conftest import admin
@@ -76,6 +78,80 @@ async def test_a_line_is_nobodys_reader_again(db):
     ((after,),) = await db.run_one(lambda ask: ask("SELECT current_user", {}))
 
     assert role == module.READER != after
+
+
+ADD: Asked = ("INSERT INTO tenants (id, name) VALUES (%(id)s, 'a-few')", {"id": UUID(int=7)})
+COUNT: Asked = ("SELECT count(*) FROM tenants WHERE name = 'a-few'", {})
+
+
+async def there_are(db: Database) -> int:
+    ((rows,),) = await db.run_few(lambda ask: ask(COUNT))
+    return int(rows[0])
+
+
+async def test_a_few_statements_are_one_transaction_that_ends_with_the_last_of_them(db):
+    async def work(ask: Few) -> Any:
+        first = await ask(ADD, COUNT)
+        outside = await there_are(db)
+        ((last,),) = await ask(COUNT, commit=True)
+        return [*first, outside, last]
+
+    none, ((within,),), outside, (last,) = await db.run_few(work)
+
+    assert (none, within, outside, last) == ([], 1, 0, 1)
+    assert await there_are(db) == 1
+
+
+async def test_a_few_statements_that_are_not_committed_are_undone_and_their_line_is_kept(db):
+    kept = await pid_of(db)
+
+    await db.run_few(lambda ask: ask(ADD))
+
+    assert await there_are(db) == 0
+    assert await pid_of(db) == kept
+
+
+@pytest.mark.parametrize("bad", ["SELECT 1 / 0", "no statement"])
+async def test_nothing_is_left_of_a_few_statements_one_of_which_fails(db, bad):
+    with pytest.raises(DBAPIError) as refused:
+        await db.run_few(lambda ask: ask(ADD, (bad, {}), ADD, commit=True))
+
+    assert getattr(refused.value.orig, "sqlstate", None) in {"22012", "42601"}
+    assert await there_are(db) == 0
+
+
+async def test_a_few_statements_fail_with_what_their_work_raises_and_leave_nothing(db):
+    async def work(ask: Few) -> None:
+        await ask(ADD)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await db.run_few(work)
+
+    assert await there_are(db) == 0
+
+
+async def test_a_few_statements_are_asked_again_if_postgres_says_so(db):
+    tries: list[int] = []
+
+    async def work(ask: Few) -> Any:
+        tries.append(len(tries))
+        again = "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$" if len(tries) < 3 else "SELECT 1"
+        return await ask(ADD, (again, {}), commit=True)
+
+    await db.run_few(work)
+
+    assert len(tries) == 3
+    assert await there_are(db) == 1
+
+
+async def test_a_few_statements_that_get_no_answer_are_given_up_and_the_next_ones_work(db, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    with pytest.raises(PoolTimeout):
+        await db.run_few(lambda ask: ask(ADD, ("SELECT pg_sleep(10)", {}), commit=True))
+
+    monkeypatch.undo()
+    assert await there_are(db) == 0
 
 
 def test_a_database_that_does_not_keep_unicode_is_refused_in_one_line(server):

@@ -57,7 +57,7 @@ from app.tenants.caller import Caller
 from tests import factories as make
 from tests import history
 from tests.conftest import admin
-from tests.databases import url_of
+from tests.databases import few_in, url_of
 
 JOBS = 20_000
 
@@ -284,7 +284,8 @@ async def look(session: AsyncSession) -> Any:
 
 
 HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
-    "dispatch": lambda _: partial(taking.take, owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch": lambda _: lambda session: taking.take(few_in(session), owner="x", limit=32, lease_s=60, caps=CAPS),
+    "dispatch without caps": lambda _: lambda session: taking.take(few_in(session), owner="x", limit=32, lease_s=60),
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
@@ -357,6 +358,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "incidents by kind": lambda _: partial(incidents.page, limit=21, kind="kind-3"),
     "incidents by cursor": lambda tenant: partial(incidents.page, limit=21, after=incidents.Place(False, tenant)),
     "dismissed": lambda _: partial(watcher._dismissed, kind=KINDS[0]),
+    "incidents that are open": lambda _: lambda session: ask_in(session, watcher.OPEN, {"kind": "kind-3"}),
     **{f"incidents: {kind.name}": looking_for(kind) for kind in OVER_JOBS},
     "files": lambda tenant: partial(files.page, caller=caller(tenant), **PAGE),
     "files by cursor": lambda tenant: partial(files.page, caller=caller(tenant), before=tenant, **PAGE),

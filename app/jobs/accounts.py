@@ -7,11 +7,9 @@ open what was locked since, and an old refusal can't lock what was opened; what 
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
-from uuid import UUID
+from typing import Final
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import leases
@@ -22,49 +20,24 @@ FIRST_PROBE_S: Final = 10.0
 """A lock is often over with an automatic top-up; a refused submit costs nothing."""
 LONGEST_PROBE_S: Final = 300.0
 """Nobody who has just topped up wants to wait longer until their jobs go on."""
+ADD: Final = """
+    INSERT INTO fal_accounts (name) SELECT name FROM unnest(CAST(%(names)s AS text[])) AS name ORDER BY name
+    ON CONFLICT DO NOTHING
+"""
 HOLD: Final = """
-    SELECT name, turn, locked_why IS NOT NULL, coalesce(probe_at <= now(), false),
-        EXISTS (SELECT FROM tenants WHERE at_once IS NOT NULL)
+    SELECT name, turn, locked_why IS NOT NULL AS locked, coalesce(probe_at <= now(), false) AS to_be_tried
     FROM fal_accounts WHERE name = ANY(%(names)s) ORDER BY name FOR UPDATE
 """
-
-
-class Held(NamedTuple):
-    """An account whose row is ours until the transaction ends."""
-
-    name: str
-    turn: UUID | None
-    locked: bool
-    to_be_tried: bool
-    """It is locked, and may be tried with one job now."""
-    tenants_capped: bool
-    """Some tenant has a limit of its own; told along, since that saves most rounds a question."""
-
-
-async def hold(session: AsyncSession, names: Collection[str]) -> Sequence[Held]:
-    """These accounts, in the order of their names."""
-    connection = await session.connection()
-    rows = (await connection.exec_driver_sql(HOLD, {"names": list(names)})).all()
-    if len(rows) < len(names):
-        missing = [{"name": name} for name in sorted(names)]
-        await session.execute(insert(FalAccount).values(missing).on_conflict_do_nothing())
-        rows = (await connection.exec_driver_sql(HOLD, {"names": list(names)})).all()
-    return [Held(*tuple(row)) for row in rows]
+# Should the worker of the one job that is let through to a locked account die, the next may go when its lease is over.
+PROBING: Final = """
+    UPDATE fal_accounts SET probe_at = now() + make_interval(secs => %(lease_s)s), probes = probes + 1
+    WHERE name = ANY(%(names)s) AND probe_at <= now()
+"""
 
 
 async def all_of(session: AsyncSession, names: Collection[str]) -> Sequence[FalAccount]:
     """The rows of these accounts; one that nothing was sent to yet has none."""
     return (await session.scalars(select(FalAccount).where(FalAccount.name.in_(names)))).all()
-
-
-async def probing(session: AsyncSession, name: str, *, lease_s: float) -> None:
-    """One job is let through to a locked account; should its worker die, the next one may go when the lease is over."""
-    await session.execute(
-        update(FalAccount)
-        .where(FalAccount.name == name, FalAccount.probe_at <= func.now())
-        .values(probe_at=func.now() + timedelta(seconds=lease_s), probes=FalAccount.probes + 1)
-        .execution_options(synchronize_session=False)
-    )
 
 
 async def refused(session: AsyncSession, name: str, answer: Refused, *, sent_at: datetime) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, exists
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import money
+from app import money, wakeup
 from app.db import Database
 from app.errors import (
     DATABASE_AWAY,
@@ -81,7 +81,7 @@ async def create(
             answers += [answers[-1]] * (len(batch.orders) - len(answers))
             break
     if any(answer.status == 202 for answer in answers):
-        request.app.state.announcer.announce()
+        request.app.state.announcer.announce(wakeup.DISPATCHER)
     return BatchAnswers(data=answers)
 
 

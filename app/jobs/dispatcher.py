@@ -27,6 +27,7 @@ from app.jobs.fairness import Caps
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.submits import Taken
 from app.jobs.taking import Intent
+from app.lines import Few
 
 T = TypeVar("T")
 
@@ -55,17 +56,15 @@ class Dispatcher:
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The submits of up to *limit* due jobs, to be run side by side."""
-        taken: list[Intent] = []
         keys: list[AttemptKey] = []
 
-        async def take(session: AsyncSession) -> list[Intent]:
-            taken[:] = await taking.take(session, owner=self.owner, limit=limit, lease_s=self.lease_s, caps=self.caps)
-            # Noted while the rows can be read: a rollback takes them away.
-            keys[:] = [_key(intent) for intent in taken]
-            return taken
+        async def take(ask: Few) -> list[Intent]:
+            return await taking.take(
+                ask, owner=self.owner, limit=limit, lease_s=self.lease_s, caps=self.caps, keys=keys
+            )
 
         try:
-            await self.db.run(take)
+            taken = await self.db.run_few(take)
         except SQLAlchemyError as error:
             if not keys:
                 raise

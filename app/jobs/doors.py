@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import errors
+from app import errors, wakeup
 from app.jobs import looking, ordering
 from app.jobs.ordering import Terms
 from app.jobs.receiver import LONGEST_TOKEN, hear
@@ -140,7 +140,7 @@ async def create(request: Request) -> Answer | None:
     job, new = await ordering.place(state.db, caller, Terms.of(request), order, key)
     told = [(b"location", f"/v1/jobs/{job['id']}".encode())]
     if new:
-        state.announcer.announce()
+        state.announcer.announce(wakeup.DISPATCHER)
     else:
         told.append((b"idempotent-replayed", b"true"))
     return Answer(to_json(job), 202 if new else 200, told)

@@ -274,7 +274,8 @@ class Hub:
     async def _read(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
+                # Who joins wakes it; until then there is nobody to read for.
+                async with asyncio.timeout(self._poll_s if self._watches else None):
                     await self.woken.wait()
             self.woken.clear()
             since = time.monotonic()

@@ -16,6 +16,7 @@ from app.db import Database
 from app.jobs.fairness import AtFal, Caps, Room, Waiting, room
 from app.jobs.states import JobStatus
 from app.jobs.tables import AT_FAL, Job
+from app.lines import Asked
 
 MOST_LANES: Final = 10_000
 """Lanes looked at in a round: some tens of milliseconds, if all of them wait for a later time."""
@@ -31,7 +32,7 @@ PART: Final = """
                 SELECT j.due_at <= now() AND j.tenant_id <> ALL(CAST(%(full_tenants)s AS uuid[]))
                     AND j.model <> ALL(CAST(%(full_models)s AS text[])) AS go
             ) may
-            WHERE j.status = 'queued' AND j.tenant_id > %({after})s AND j.tenant_id <= %({until})s AND {enough} > 0
+            WHERE j.status = 'queued' AND j.tenant_id > {after} AND j.tenant_id <= {until} AND {enough} > 0
             ORDER BY j.tenant_id, j.model, j.priority, j.due_at
             LIMIT 1
         )
@@ -43,7 +44,7 @@ PART: Final = """
             SELECT j.tenant_id, j.model, j.priority, j.due_at
             FROM jobs j
             WHERE j.status = 'queued' AND (j.tenant_id, j.model, j.priority) > (l.tenant_id, l.model, l.priority)
-                AND j.tenant_id <= %({until})s
+                AND j.tenant_id <= {until}
             ORDER BY j.tenant_id, j.model, j.priority, j.due_at
             LIMIT 1
         ) following
@@ -55,16 +56,22 @@ PART: Final = """
         WHERE l.visited < %(most)s AND l.found <= {enough}
     )
 """
-ABOVE: Final = PART.format(name="above", after="after", until="highest", enough="%(tenants)s")
+TURN: Final = "(SELECT after FROM turn)"
+ABOVE: Final = PART.format(name="above", after=TURN, until="%(highest)s", enough="%(tenants)s")
 # What the first part left to be found; nothing, if it had to stop before its end.
 REST: Final = """(
     SELECT %(tenants)s - least(coalesce(max(found), 0), %(tenants)s)
         - CASE WHEN max(visited) = %(most)s THEN %(tenants)s ELSE 0 END
     FROM above
 )"""
-BELOW: Final = PART.format(name="below", after="lowest", until="after", enough=REST)
+BELOW: Final = PART.format(name="below", after="%(lowest)s", until=TURN, enough=REST)
 WAITING: Final = f"""
-    WITH RECURSIVE {ABOVE}, {BELOW}, lane AS MATERIALIZED (
+    WITH RECURSIVE turn AS MATERIALIZED (
+        SELECT coalesce(
+            (SELECT turn FROM fal_accounts WHERE name = ANY(CAST(%(accounts)s AS text[])) ORDER BY name LIMIT 1),
+            CAST(%(after)s AS uuid), %(lowest)s
+        ) AS after
+    ), {ABOVE}, {BELOW}, lane AS MATERIALIZED (
         SELECT tenant_id, model, priority FROM above WHERE go AND found <= %(tenants)s
         UNION ALL
         SELECT tenant_id, model, priority FROM below WHERE go AND found <= {REST}
@@ -111,22 +118,24 @@ class Due(NamedTuple):
     until: UUID | None
 
 
-async def due(
-    session: AsyncSession,
+def waiting(
     *,
-    after: UUID | None,
     limit: int,
+    accounts: Collection[str] = (),
+    after: UUID | None = None,
     full_tenants: Collection[UUID] = (),
     full_models: Collection[str] = (),
     most: int = MOST_LANES,
-) -> Due:
+) -> Asked:
     """
-    The first due jobs, at most *limit*, of each lane of up to *limit* tenants, beginning after the tenant *after*.
+    Asks for the first due jobs, at most *limit*, of each lane of up to *limit* tenants; `due` reads the answer.
 
-    After the last tenant it goes on with the first. One statement, for each round of dispatch waits for it.
+    It begins after the tenant whose turn it was last on the first of *accounts*, or else after the tenant *after*, and
+    after the last tenant goes on with the first. One statement, for each round of dispatch waits for it.
     """
     wanted: dict[str, Any] = {
-        "after": after or LOWEST,
+        "accounts": list(accounts),
+        "after": after,
         "lowest": LOWEST,
         "highest": HIGHEST,
         "full_tenants": list(full_tenants),
@@ -135,7 +144,11 @@ async def due(
         "limit": limit,
         "most": most,
     }
-    rows = (await (await session.connection()).exec_driver_sql(WAITING, wanted)).all()
+    return WAITING, wanted
+
+
+def due(rows: Sequence[Any]) -> Due:
+    """What the *rows* of `waiting` say."""
     return Due([Waiting(*tuple(row)[1:]) for row in rows if row.id is not None], rows[0].until)
 
 
@@ -150,21 +163,13 @@ async def at_fal(session: AsyncSession) -> list[AtFal]:
     return [AtFal(*row) for row in (await session.execute(counted)).all()]
 
 
-async def room_left(session: AsyncSession, caps: Caps) -> Room:
-    """How much more may go to fal now; what is there is counted only where something is capped."""
-    connection = await session.connection()
-    return _room(caps, (await connection.exec_driver_sql(ROOM, {"capped": caps.any})).all())
+def at_fal_now(caps: Caps) -> Asked:
+    """Asks what is at fal, which is counted only where something is capped; `room_left` reads the answer."""
+    return ROOM, {"capped": caps.any}
 
 
-async def room_and_locks(db: Database, caps: Caps) -> tuple[Room, set[str]]:
-    """`room_left`, and which accounts are locked; nothing is locked that nothing was sent to yet."""
-    asked = {"capped": caps.any, "accounts": list(caps.accounts)}
-    rows = await db.run_one(lambda ask: ask(ROOM_AND_LOCKS, asked))
-    locked = {account for tenant_id, _, account, _ in rows if tenant_id is None}
-    return _room(caps, [row for row in rows if row[0] is not None]), locked
-
-
-def _room(caps: Caps, rows: Iterable[Any]) -> Room:
+def room_left(caps: Caps, rows: Iterable[Any]) -> Room:
+    """How much more may go to fal now, as the *rows* of `at_fal_now` say."""
     own: dict[UUID, int] = {}
     there: list[AtFal] = []
     for tenant_id, model, account, jobs in rows:
@@ -173,3 +178,11 @@ def _room(caps: Caps, rows: Iterable[Any]) -> Room:
         else:
             there.append(AtFal(tenant_id, model, account, jobs))
     return room(caps, own, there)
+
+
+async def room_and_locks(db: Database, caps: Caps) -> tuple[Room, set[str]]:
+    """`room_left`, and which accounts are locked; nothing is locked that nothing was sent to yet."""
+    asked = {"capped": caps.any, "accounts": list(caps.accounts)}
+    rows = await db.run_one(lambda ask: ask(ROOM_AND_LOCKS, asked))
+    locked = {account for tenant_id, _, account, _ in rows if tenant_id is None}
+    return room_left(caps, [row for row in rows if row[0] is not None]), locked

@@ -19,7 +19,7 @@ from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import clock
+from app import clock, wakeup
 from app.db import Database, new_id
 from app.errors import AppError, BodyTooLarge, Unavailable, problems
 from app.fal.messages import Report, Unreadable, read, webhook
@@ -137,9 +137,11 @@ async def hear(request: Request, token: str) -> Applied:
         applied = await _hear_alone(request, token, body, verdict, why, report)
     if applied is Applied.OTHER_REQUEST:
         raise WebhookMismatch
-    if applied is not Applied.ALREADY_ENDED:
-        # The result is there to be copied, or to be read.
-        state.announcer.announce()
+    if applied is Applied.SETTLED:
+        # The result is there to be copied and told of, and another job may go.
+        state.announcer.announce(wakeup.RESCUER, wakeup.SENDER, wakeup.ROOM)
+    elif applied is Applied.TO_BE_READ:
+        state.announcer.announce(wakeup.RECONCILER, wakeup.SENDER)
     return applied
 
 

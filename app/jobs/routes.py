@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import paging
+from app import paging, wakeup
 from app.billing.ledger import InsufficientFunds
 from app.billing.prices import Unpriced
 from app.billing.routes import InvalidOrder
@@ -307,7 +307,7 @@ async def output(
 
 def _ordered(request: Request, response: Response, job: JobView, new: bool) -> None:
     if new:
-        request.app.state.announcer.announce()
+        request.app.state.announcer.announce(wakeup.DISPATCHER)
     else:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"

@@ -1,23 +1,26 @@
 """
 Taking what is due to be sent: who is next, and the intent written down before a byte goes out.
 
-Two reads, or three where something is capped, and one statement that writes the whole round: jobs, attempts, events,
-whose turn it is.
+Two round trips, or three where something is capped: what there is and who waits, all read at once, and then one
+statement that writes the whole round: jobs, attempts, events, whose turn it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
-
-from sqlalchemy.ext.asyncio import AsyncSession
+from uuid import UUID
 
 from app.db import new_id
 from app.jobs import accounts, lanes
-from app.jobs.fairness import Caps, Choice, Room, choose, room
+from app.jobs.fairness import Caps, Choice, Room, choose
+from app.jobs.lanes import Due
+from app.jobs.lifecycle import AttemptKey
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
 from app.jobs.tokens import new_token, token_digest
+from app.lines import Few
 
 NO_CAPS: Final = Caps()
+NOTHING_DUE: Final = Due([], None)
 # A job that somebody has just canceled, or holds, is left out. Nothing is sent for a job without a row in `job`.
 TAKE: Final = """
     WITH chosen AS MATERIALIZED (
@@ -67,55 +70,73 @@ class Intent(NamedTuple):
     """It is let through to see whether a locked account is open again."""
 
 
-async def take(session: AsyncSession, *, owner: str, limit: int, lease_s: float, caps: Caps = NO_CAPS) -> list[Intent]:
+async def take(
+    ask: Few, *, owner: str, limit: int, lease_s: float, caps: Caps = NO_CAPS, keys: list[AttemptKey] | None = None
+) -> list[Intent]:
     """
     Up to *limit* due jobs within *caps*, each with an attempt written down before anything is sent.
 
     Until fal's answer is recorded such a job is `submitting`; if the worker dies, the lease runs out and
-    the reconciler finds it: then nobody knows whether fal has it.
+    the reconciler finds it: then nobody knows whether fal has it. *keys* are filled before anything is written, since
+    the answer to that may get lost; not all of them need come to be.
     """
+    held, left, due = await _looked(ask, caps, limit)
+    turn = held[0].turn
+    chosen = choose(due.jobs, left, limit=limit, after=turn)
+    # The next round begins after the tenant that was served last.
+    last = chosen[-1].job.tenant_id if chosen else due.until
+    if not chosen and last in {None, turn}:
+        return []
+    tokens = {new_id(): new_token(choice.job.tenant_id) for choice in chosen}
+    if keys is not None:
+        keys[:] = [AttemptKey(choice.job.tenant_id, id_) for choice, id_ in zip(chosen, tokens, strict=True)]
+    values = {"first": held[0].name, "turn": last, "owner": owner, "lease_s": lease_s}
+    (taken,) = await ask((TAKE, {**_rows(chosen, tokens), **values}), commit=not left.probed)
+    if left.probed:
+        probed = [row.fal_account for row in taken if row.fal_account in left.probed]
+        await ask((accounts.PROBING, {"names": probed, "lease_s": lease_s}), commit=True)
+    return _intents(taken, tokens, left)
+
+
+async def _looked(ask: Few, caps: Caps, limit: int) -> tuple[Sequence[Any], Room, Due]:
+    """The accounts, ours until the transaction ends; how much more may go to fal; and what is due, if anything may."""
+    names = {"names": list(caps.accounts)}
     # From here to the commit no other worker chooses: what is counted stays true.
-    held = await accounts.hold(session, caps.accounts)
-    counted = caps.any or held[0].tenants_capped
-    left = await lanes.room_left(session, caps) if counted else room(caps, {}, ())
+    asked = [(accounts.HOLD, names), lanes.at_fal_now(caps)]
+    if not caps.any:
+        # Most probably nothing is full, and who waits can be asked along.
+        asked.append(lanes.waiting(accounts=caps.accounts, limit=limit))
+    held, there, *waiting = await ask(*asked)
+    if len(held) < len(caps.accounts):
+        _, held, there, *waiting = await ask((accounts.ADD, names), *asked)
+    left = lanes.room_left(caps, there)
     left.probed = frozenset(account.name for account in held if account.to_be_tried)
     for account in held:
         if account.locked:
             left.accounts[account.name] = min(left.accounts[account.name], 1 if account.to_be_tried else 0)
     if left.account() is None:
-        return []
-    turn = held[0].turn
-    found = await lanes.due(
-        session,
-        after=turn,
-        limit=limit,
-        full_tenants=[tenant for tenant, free in left.tenants.items() if free <= 0],
-        full_models=[model for model, free in left.models.items() if free <= 0],
-    )
-    chosen = choose(found.jobs, left, limit=limit, after=turn)
-    # The next round begins after the tenant that was served last.
-    last = chosen[-1].job.tenant_id if chosen else found.until
-    if not chosen and last in {None, turn}:
-        return []
-    intents = await _write(session, chosen, left, first=held[0].name, turn=last, owner=owner, lease_s=lease_s)
-    for name in sorted({intent.attempt.fal_account for intent in intents if intent.probe}):
-        await accounts.probing(session, name, lease_s=lease_s)
-    return intents
+        return held, left, NOTHING_DUE
+    full_tenants = [tenant for tenant, free in left.tenants.items() if free <= 0]
+    full_models = [model for model, free in left.models.items() if free <= 0]
+    if full_tenants or not waiting:
+        (after_full,) = await ask(
+            lanes.waiting(accounts=caps.accounts, limit=limit, full_tenants=full_tenants, full_models=full_models)
+        )
+        return held, left, lanes.due(after_full)
+    return held, left, lanes.due(waiting[0])
 
 
-async def _write(session: AsyncSession, chosen: Sequence[Choice], left: Room, **values: Any) -> list[Intent]:
-    tokens = {new_id(): new_token(choice.job.tenant_id) for choice in chosen}
-    taken = await (await session.connection()).exec_driver_sql(
-        TAKE,
-        {
-            "tenants": [choice.job.tenant_id for choice in chosen],
-            "jobs": [choice.job.id for choice in chosen],
-            "accounts": [choice.account for choice in chosen],
-            "attempts": list(tokens),
-            "digests": [token_digest(token) for token in tokens.values()],
-            **values,
-        },
-    )
+def _rows(chosen: Sequence[Choice], tokens: Mapping[UUID, str]) -> dict[str, Any]:
+    return {
+        "tenants": [choice.job.tenant_id for choice in chosen],
+        "jobs": [choice.job.id for choice in chosen],
+        "accounts": [choice.account for choice in chosen],
+        "attempts": list(tokens),
+        "digests": [token_digest(token) for token in tokens.values()],
+    }
+
+
+def _intents(taken: Sequence[Any], tokens: Mapping[UUID, str], left: Room) -> list[Intent]:
     rows = {row.attempt_id: row for row in taken}
     intents = []
     for row in (rows[attempt_id] for attempt_id in tokens if attempt_id in rows):

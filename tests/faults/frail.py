@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database, ask_in
 from app.jobs import accepting, settling
-from app.lines import Ask
+from app.lines import Ask, Few
+from tests.databases import few_in
 
 T = TypeVar("T")
 
@@ -65,6 +66,11 @@ class Frail(Database):
         """A statement that is its own transaction fails like any other."""
         async with self.session() as session:
             return await work(partial(ask_in, session))
+
+    async def run_few(self, work: Callable[[Few], Awaitable[T]]) -> T:
+        """So does a transaction of a few."""
+        async with self.session() as session:
+            return await work(few_in(session))
 
 
 @contextmanager

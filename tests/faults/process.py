@@ -46,16 +46,18 @@ def reach(point: str) -> None:
     os.close(pipe)
 
 
+def name_of_step(work: Any) -> str:
+    """The function that does the work of a transaction."""
+    while isinstance(work, partial):
+        work = work.func
+    return getattr(work, "__name__", "")
+
+
 def watch_commits() -> None:
     """Make every transaction of the product pass its two points, named for the function that does its work."""
     from app.db import Database  # noqa: PLC0415
 
     run, run_one = Database.run, Database.run_one
-
-    def name_of_step(work: Any) -> str:
-        while isinstance(work, partial):
-            work = work.func
-        return getattr(work, "__name__", "")
 
     async def watched(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
         name = name_of_step(work)
@@ -87,6 +89,30 @@ def watch_commits() -> None:
 
     Database.run = watched  # type: ignore[method-assign]
     Database.run_one = watched_one  # type: ignore[method-assign]
+    watch_few(Database)
+
+
+def watch_few(database: Any) -> None:
+    """The same for those of a few statements, the last of which goes out together with the commit."""
+    run_few = database.run_few
+
+    async def watched(self: Any, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        name = name_of_step(work)
+
+        async def marked(ask: Any) -> Any:
+            async def marked_ask(*asked: Any, commit: bool = False) -> Any:
+                if commit:
+                    reach(f"{name}:before_commit")
+                return await ask(*asked, commit=commit)
+
+            return await work(marked_ask)
+
+        done = await run_few(self, marked)
+        if done not in NOTHING_DONE:
+            reach(f"{name}:after_commit")
+        return done
+
+    database.run_few = watched
 
 
 def name_of(method: str, path: str) -> str | None:

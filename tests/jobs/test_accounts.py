@@ -179,7 +179,7 @@ async def test_each_refused_probe_waits_longer_up_to_a_bound(db):
             left = select(func.extract("epoch", FalAccount.probe_at - func.now()))
             waits.append(float((await session.scalars(left)).one()))
         await probe_is_due(db)
-        await db.run(partial(accounts.probing, name="default", lease_s=0))
+        await db.run_few(lambda ask: ask((accounts.PROBING, {"names": ["default"], "lease_s": 0}), commit=True))
 
     assert 4 < waits[0] <= accounts.FIRST_PROBE_S < waits[3] < waits[6]
     assert max(waits) <= accounts.LONGEST_PROBE_S
@@ -260,7 +260,7 @@ async def test_a_job_of_a_full_model_says_so(db):
     caps = Caps(models={make.O3: 1})
     jobs = [await make.accept(db, caller) for _ in range(2)]
 
-    (intent,) = await db.run(partial(taking.take, owner="x", limit=9, lease_s=60, caps=caps))
+    (intent,) = await db.run_few(partial(taking.take, owner="x", limit=9, lease_s=60, caps=caps))
 
     (other,) = [job for job in jobs if job.id != intent.job.id]
     assert await waiting.reasons(db, [other], caps) == {other.id: "model_limit"}

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
+from app.lines import Asked, Few
 from tests.world import run_once
 
 
@@ -18,9 +18,9 @@ class AnswerLost(Database):
         super().__init__(url)
         self.lost = False
 
-    async def run(self, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
-        done = await super().run(work)
-        if getattr(work, "__name__", "") == "take" and not self.lost:
+    async def run_few(self, work: Callable[[Few], Awaitable[Any]]) -> Any:
+        done = await super().run_few(work)
+        if not self.lost:
             self.lost = True
             raise OperationalError("COMMIT", {}, ConnectionError())
         return done
@@ -38,4 +38,39 @@ async def test_a_take_that_may_be_committed_is_put_back_and_sent_once(world, dat
 
     assert (unsent["status"], unsent["attempts"]) == ("queued", 1)
     assert (sent["status"], sent["attempts"]) == ("submitted", 2)
+    assert len(await world.books()) == 1
+
+
+class WritingLost(Database):
+    """Loses its connection when a take is about to be written, once."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.lost = False
+
+    async def run_few(self, work: Callable[[Few], Awaitable[Any]]) -> Any:
+        async def cut(ask: Few) -> Any:
+            async def asked(*asked: Asked, commit: bool = False) -> Any:
+                if commit and not self.lost:
+                    self.lost = True
+                    raise OperationalError("COMMIT", {}, ConnectionError())
+                return await ask(*asked, commit=commit)
+
+            return await work(asked)
+
+        return await super().run_few(cut)
+
+
+async def test_a_take_that_was_never_written_leaves_the_job_as_it_was(world, database_url):
+    job = await world.order()
+    dispatcher = replace(world.dispatcher, db=WritingLost(database_url))
+
+    await run_once(dispatcher)
+    unsent = await world.job(job["id"])
+    await run_once(dispatcher)
+    sent = await world.job(job["id"])
+    await dispatcher.db.close()
+
+    assert (unsent["status"], unsent["attempts"]) == ("queued", 0)
+    assert (sent["status"], sent["attempts"]) == ("submitted", 1)
     assert len(await world.books()) == 1
