@@ -14,6 +14,12 @@ from app.callbacks.tables import Delivery, Endpoint
 from app.db import new_id
 
 
+def of_jobs(tenant_id: UUID) -> dict[str, Any]:
+    """A row for the endpoint that stands for the tenant's jobs' own callback_urls, in JSON, for who has none yet."""
+    secret = "\\x" + new_secret().hex()
+    return {"tenant_id": tenant_id, "id": new_id(), "events": ENDINGS, "secret": secret}
+
+
 async def ensure_of_jobs(session: AsyncSession, tenant_id: UUID) -> None:
     """Make the endpoint that stands for the tenant's jobs' own callback_urls, if there is none."""
     made = insert(Endpoint).values(tenant_id=tenant_id, id=new_id(), events=list(ENDINGS), secret=new_secret())
