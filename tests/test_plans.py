@@ -18,7 +18,7 @@ from app import clock, leases, worker
 from app.billing import queries as entries
 from app.billing.prices import quote
 from app.billing.tables import Kind as Kinds
-from app.callbacks import claims, outcomes
+from app.callbacks import claims, outbox, outcomes
 from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
@@ -29,7 +29,7 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import accepting, inbox, intake, lanes, looking, news, queries, settling, submits, taking, thinning
+from app.jobs import accepting, inbox, intake, lanes, news, queries, settling, submits, taking, thinning
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -244,7 +244,7 @@ async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
 
 
 async def accept(session: AsyncSession, tenant: UUID) -> Any:
-    order = make.an_order()
+    order = make.an_order(callback_url="https://caller.example/")
     price = quote(make.CATALOG.known(order.model), order.input)
     return await accepting.accept(partial(ask_in, session), [Accepting(caller(tenant), order, price)])
 
@@ -255,7 +255,7 @@ async def find_keys(session: AsyncSession) -> Any:
 
 async def show(session: AsyncSession, tenant: UUID) -> Any:
     await ask_in(session, BECOME_READER_OF_ALL, {"readers": f"{{{tenant}}}"})
-    return await ask_in(session, looking.LOOK, {"tenants": [tenant], "ids": [tenant]})
+    return await ask_in(session, queries.ROWS, {"tenants": [tenant], "ids": [tenant]})
 
 
 async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
@@ -264,6 +264,11 @@ async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
 
 async def settle_verdicts(session: AsyncSession) -> Any:
     return await ask_in(session, settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+
+
+async def tell(session: AsyncSession, tenant: UUID) -> Any:
+    await queries.rows(partial(ask_in, session), [(tenant, tenant)])
+    return await outbox.add(session, [outbox.News(tenant_id=tenant, listeners=[tenant], kind="x", body="{}")])
 
 
 async def look(session: AsyncSession) -> Any:
@@ -319,6 +324,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "show": lambda tenant: partial(show, tenant=tenant),
     "find verdicts": lambda tenant: partial(find_verdicts, tenant=tenant),
     "settle verdicts": lambda _: settle_verdicts,
+    "tell": lambda tenant: partial(tell, tenant=tenant),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
     "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),
