@@ -22,7 +22,7 @@ from uuid_utils import uuid7
 
 from app.body import Body
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
-from app.transport import PooledTransport
+from app.transport import GuardedTransport, PooledTransport
 
 log = structlog.get_logger()
 
@@ -236,17 +236,23 @@ async def once(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respons
     return answer
 
 
-def guarded_transport(
-    *, allow_private: bool = False, policy: Policy | None = None, resolver: Resolver | None = None
-) -> httpx.AsyncBaseTransport:
+def guarded_transport(*, policy: Policy, resolver: Resolver | None = None) -> httpx.AsyncBaseTransport:
     """
-    A transport for addresses that others chose: refuses private, metadata and reserved ones at connect time.
+    A transport for many short calls to addresses that others chose: within *policy*, judged at connect time.
 
-    A *policy* says otherwise; *resolver* stands in for the system's look-up of names, in tests.
+    *resolver* stands in for the system's look-up of names, in tests.
     """
-    if policy is None and allow_private:
-        policy = Policy(allowed_networks=PRIVATE, allowed_ports=frozenset(range(1, 65536)))
-    return AsyncSafeTransport(policy=policy or Policy(), resolver=resolver, trust_env=False, verify=_authorities())
+    return GuardedTransport(policy, resolver=resolver, ssl_context=_authorities())
+
+
+def download_transport(*, allow_private: bool = False) -> httpx.AsyncBaseTransport:
+    """
+    A transport for files at addresses that others chose, however large: they come no faster than they are read.
+
+    Refuses private, metadata and reserved addresses at connect time; *allow_private* those that aren't private.
+    """
+    policy = Policy(allowed_networks=PRIVATE, allowed_ports=frozenset(range(1, 65536))) if allow_private else Policy()
+    return AsyncSafeTransport(policy=policy, trust_env=False, verify=_authorities())
 
 
 @cache

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.fal.messages import Outcome, Report
-from app.http import guarded_transport, new_client
+from app.http import download_transport, new_client
 from app.jobs import lifecycle
 from app.media import queries
 from app.media.rescuer import Rescuer
@@ -56,7 +56,7 @@ def rescuer_of(db, tmp_path, http, **changes):
 
 @pytest.fixture
 async def rescuer(db, tmp_path):
-    async with new_client(0.2, transport=guarded_transport(allow_private=True)) as http:
+    async with new_client(0.2, transport=download_transport(allow_private=True)) as http:
         yield rescuer_of(db, tmp_path, http)
 
 
