@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -211,19 +212,27 @@ class Database:
         For news that would be lost otherwise. *Work* may run again after it was committed, if
         that answer got lost, so it must do nothing the second time.
         """
-        until = time.monotonic() + for_s
-        while True:
-            try:
-                return await self.run(work)
-            except (OperationalError, InterfaceError, PoolTimeout):
-                if time.monotonic() > until:
-                    raise
-            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+        return await _insisted(partial(self.run, work), for_s)
+
+    async def insist_one(self, work: Callable[[Ask], Awaitable[T]], *, for_s: float) -> T:
+        """`insist` for *work* that asks one statement, which must do nothing the second time."""
+        return await _insisted(partial(self.run_one, work), for_s)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._lines.close()
         await self.engine.dispose()
+
+
+async def _insisted(done: Callable[[], Awaitable[T]], for_s: float) -> T:
+    until = time.monotonic() + for_s
+    while True:
+        try:
+            return await done()
+        except (OperationalError, InterfaceError, PoolTimeout):
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
 
 
 def _check(connection: Any, *_: object) -> None:

@@ -228,7 +228,7 @@ async def rescue(session: AsyncSession) -> Any:
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
-    return await claims.claim(session, {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
+    return await claims.parcels(partial(ask_in, session), {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
 
 
 async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
@@ -240,7 +240,7 @@ async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
 
 async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
     told = json.dumps([{"tenant_id": str(tenant), "id": str(tenant), "attempt_id": str(tenant)}])
-    return await (await session.connection()).exec_driver_sql(outcomes.DELIVERED, {"told": told})
+    return await ask_in(session, outcomes.DELIVERED, {"told": told})
 
 
 async def accept(session: AsyncSession, tenant: UUID) -> Any:
@@ -385,7 +385,10 @@ async def test_a_page_reads_little_more_than_it_shows(db, tenant, name):
 
 
 async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, tenant):
-    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(tenant, tenant)], limit=8))
+    async def lanes(session: AsyncSession) -> Any:
+        return await claims.lanes(partial(ask_in, session), without=[Lane(tenant, tenant)], limit=8)
+
+    (plan,) = await plans(db, lanes)
 
     # The few endpoints may be read one and all; what waits for them may not.
     assert "Seq Scan on callback_deliveries" not in plan
