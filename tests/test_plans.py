@@ -38,6 +38,7 @@ from app.jobs.reconciler import AWAITED
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
+from app.media import rescuer
 from app.media.tables import Output
 from app.tenants import audit, auth, known, minting
 from app.tenants.caller import Caller
@@ -271,6 +272,11 @@ async def tell(session: AsyncSession, tenant: UUID) -> Any:
     return await outbox.add(session, [outbox.News(tenant_id=tenant, listeners=[tenant], kind="x", body="{}")])
 
 
+async def note_failed(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "job_id": str(tenant), "number": 1}])
+    return await ask_in(session, rescuer.FAILED, {"told": told})
+
+
 async def look(session: AsyncSession) -> Any:
     return await (await session.connection()).exec_driver_sql(worker.LOOK)
 
@@ -315,6 +321,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         for kind in Kinds
     },
     "rescue": lambda _: rescue,
+    "note failed files": lambda tenant: partial(note_failed, tenant=tenant),
     "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "note what fal took": lambda tenant: partial(note_taken, tenant=tenant),
