@@ -2,7 +2,8 @@
 
 import ssl
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
@@ -227,13 +228,20 @@ async def once(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respons
 
     What a client does around its transport costs more than the transport.
     """
+    async with begun(http, request) as answer:
+        await answer.aread()
+    return answer
+
+
+@asynccontextmanager
+async def begun(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    """The answer to *request*, as `once` has it, while its body is still to be read; what isn't read is left."""
     request.extensions.setdefault("timeout", http.timeout.as_dict())
     answer = await http._transport.handle_async_request(request)  # noqa: SLF001 - has no other name
     try:
-        await answer.aread()
+        yield answer
     finally:
         await answer.aclose()
-    return answer
 
 
 def guarded_transport(*, policy: Policy, resolver: Resolver | None = None) -> httpx.AsyncBaseTransport:
