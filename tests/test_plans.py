@@ -34,7 +34,7 @@ from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
 from app.jobs.queries import Filter
-from app.jobs.reconciler import AWAITED
+from app.jobs.reconciler import AWAITED, anything_due
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
@@ -286,6 +286,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
+    "anything to ask": lambda _: lambda session: anything_due(partial(ask_in, session)),
     "typical": lambda _: partial(queries.typical_s, model=make.O3),
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
