@@ -185,14 +185,15 @@ class Database:
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
-    async def run_one(self, work: Callable[[Ask], Awaitable[T]]) -> T:
+    async def run_one(self, work: Callable[[Ask], Awaitable[T]], *, plan_anew: bool = False) -> T:
         """
         What *work*, which asks one statement, returns once it is committed: a transaction in a single round trip.
 
+        *plan_anew* is for a statement whose best plan changes with what its table holds from one second to the next.
         It isn't repeated: `Gatherer`, who calls it, knows whose statement may be.
         """
         async with self._line() as line:
-            return await work(line.ask)
+            return await work(partial(line.ask, prepare=False) if plan_anew else line.ask)
 
     @asynccontextmanager
     async def _line(self) -> AsyncIterator[Line]:

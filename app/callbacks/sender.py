@@ -56,7 +56,8 @@ class Sender:
     async def _parcels(self, limit: int) -> list[Parcel]:
         share = max(1, self.at_once // SHARE)
         full = [lane for lane, busy in self._under_way.items() if busy >= share]
-        due = await self.db.run_one(partial(lanes, without=full, limit=limit))
+        # A plan made while next to nothing was to be told reads all there is, once there is a lot.
+        due = await self.db.run_one(partial(lanes, without=full, limit=limit), plan_anew=True)
         if not due:
             return []
         rooms = {lane: share - self._under_way[lane] for lane in due}
