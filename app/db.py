@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -194,14 +195,15 @@ class Database:
 
         return await _again(once)
 
-    async def run_one(self, work: Callable[[Ask], Awaitable[T]]) -> T:
+    async def run_one(self, work: Callable[[Ask], Awaitable[T]], *, plan_anew: bool = False) -> T:
         """
         What *work*, which asks one statement, returns once it is committed: a transaction in a single round trip.
 
+        *plan_anew* is for a statement whose best plan changes with what its table holds from one second to the next.
         It isn't repeated: `Gatherer`, who calls it, knows whose statement may be.
         """
         async with self._line() as line:
-            return await work(line.ask)
+            return await work(partial(line.ask, prepare=False) if plan_anew else line.ask)
 
     @asynccontextmanager
     async def _line(self) -> AsyncIterator[Line]:
@@ -221,14 +223,11 @@ class Database:
         For news that would be lost otherwise. *Work* may run again after it was committed, if
         that answer got lost, so it must do nothing the second time.
         """
-        until = time.monotonic() + for_s
-        while True:
-            try:
-                return await self.run(work)
-            except (OperationalError, InterfaceError, PoolTimeout):
-                if time.monotonic() > until:
-                    raise
-            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+        return await _insisted(partial(self.run, work), for_s)
+
+    async def insist_one(self, work: Callable[[Ask], Awaitable[T]], *, for_s: float) -> T:
+        """`insist` for *work* that asks one statement, which must do nothing the second time."""
+        return await _insisted(partial(self.run_one, work), for_s)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -246,6 +245,17 @@ async def _again(once: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
     raise AssertionError("unreachable")
+
+
+async def _insisted(done: Callable[[], Awaitable[T]], for_s: float) -> T:
+    until = time.monotonic() + for_s
+    while True:
+        try:
+            return await done()
+        except (OperationalError, InterfaceError, PoolTimeout):
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
 
 
 def _check(connection: Any, *_: object) -> None:

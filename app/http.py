@@ -2,7 +2,8 @@
 
 import ssl
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_network
@@ -22,7 +23,7 @@ from uuid_utils import uuid7
 
 from app.body import Body
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
-from app.transport import PooledTransport
+from app.transport import GuardedTransport, PooledTransport
 
 log = structlog.get_logger()
 
@@ -227,26 +228,39 @@ async def once(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respons
 
     What a client does around its transport costs more than the transport.
     """
-    request.extensions.setdefault("timeout", http.timeout.as_dict())
-    answer = await http._transport.handle_async_request(request)  # noqa: SLF001 - has no other name
-    try:
+    async with begun(http, request) as answer:
         await answer.aread()
-    finally:
-        await answer.aclose()
     return answer
 
 
-def guarded_transport(
-    *, allow_private: bool = False, policy: Policy | None = None, resolver: Resolver | None = None
-) -> httpx.AsyncBaseTransport:
-    """
-    A transport for addresses that others chose: refuses private, metadata and reserved ones at connect time.
+@asynccontextmanager
+async def begun(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    """The answer to *request*, as `once` has it, while its body is still to be read; what isn't read is left."""
+    request.extensions.setdefault("timeout", http.timeout.as_dict())
+    answer = await http._transport.handle_async_request(request)  # noqa: SLF001 - has no other name
+    try:
+        yield answer
+    finally:
+        await answer.aclose()
 
-    A *policy* says otherwise; *resolver* stands in for the system's look-up of names, in tests.
+
+def guarded_transport(*, policy: Policy, resolver: Resolver | None = None) -> httpx.AsyncBaseTransport:
     """
-    if policy is None and allow_private:
-        policy = Policy(allowed_networks=PRIVATE, allowed_ports=frozenset(range(1, 65536)))
-    return AsyncSafeTransport(policy=policy or Policy(), resolver=resolver, trust_env=False, verify=_authorities())
+    A transport for many short calls to addresses that others chose: within *policy*, judged at connect time.
+
+    *resolver* stands in for the system's look-up of names, in tests.
+    """
+    return GuardedTransport(policy, resolver=resolver, ssl_context=_authorities())
+
+
+def download_transport(*, allow_private: bool = False) -> httpx.AsyncBaseTransport:
+    """
+    A transport for files at addresses that others chose, however large: they come no faster than they are read.
+
+    Refuses private, metadata and reserved addresses at connect time; *allow_private* those that aren't private.
+    """
+    policy = Policy(allowed_networks=PRIVATE, allowed_ports=frozenset(range(1, 65536))) if allow_private else Policy()
+    return AsyncSafeTransport(policy=policy, trust_env=False, verify=_authorities())
 
 
 @cache

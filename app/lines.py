@@ -39,10 +39,10 @@ class Line:
     def __init__(self, connection: "psycopg.AsyncConnection[Any]") -> None:
         self.connection = connection
 
-    async def ask(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows of *statement*, once it is committed."""
+    async def ask(self, statement: str, values: Mapping[str, Any], *, prepare: bool | None = None) -> Sequence[Any]:
+        """The rows of *statement*, once it is committed; planned each time anew if *prepare* is False."""
         async with self.connection.cursor(row_factory=namedtuple_row) as cursor:
-            await cursor.execute(statement.encode(), values)
+            await cursor.execute(statement.encode(), values, prepare=prepare)
             return await cursor.fetchall()
 
     async def ask_together(self, *asked: Asked) -> Sequence[Sequence[Any]]:

@@ -25,7 +25,7 @@ from app.fal.storage import FalStorage
 from app.files import pruner
 from app.files.inbox import Inbox
 from app.files.reaching import Reach
-from app.http import guarded_transport, new_client
+from app.http import download_transport, guarded_transport, new_client
 from app.incidents import queries as incidents
 from app.incidents.watcher import watch
 from app.jobs import inbox, lifecycle, thinning
@@ -185,7 +185,7 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             await stack.enter_async_context(
                 new_client(
                     timeout_s,
-                    transport=fal_transport or guarded_transport(allow_private=settings.allow_private_outputs),
+                    transport=fal_transport or download_transport(allow_private=settings.allow_private_outputs),
                 )
             )
             for timeout_s in (5.0, 20.0)

@@ -18,7 +18,7 @@ from app import clock, leases, worker
 from app.billing import queries as entries
 from app.billing.prices import quote
 from app.billing.tables import Kind as Kinds
-from app.callbacks import claims, outcomes
+from app.callbacks import claims, outbox, outcomes
 from app.callbacks import pruner as callbacks
 from app.callbacks import queries as told
 from app.callbacks.claims import Lane
@@ -29,28 +29,16 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import (
-    accepting,
-    inbox,
-    intake,
-    lanes,
-    looking,
-    news,
-    overview,
-    queries,
-    settling,
-    submits,
-    taking,
-    thinning,
-)
+from app.jobs import accepting, inbox, intake, lanes, news, overview, queries, settling, submits, taking, thinning
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
 from app.jobs.queries import Filter
-from app.jobs.reconciler import AWAITED
+from app.jobs.reconciler import AWAITED, anything_due
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
+from app.media import rescuer
 from app.media.tables import Output
 from app.tenants import audit, auth, known, minting
 from app.tenants.caller import Caller
@@ -241,7 +229,7 @@ async def rescue(session: AsyncSession) -> Any:
 
 
 async def deliver(session: AsyncSession, tenant: UUID) -> Any:
-    return await claims.claim(session, {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
+    return await claims.parcels(partial(ask_in, session), {Lane(tenant, tenant): 8}, owner="x", limit=8, lease_s=60)
 
 
 async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
@@ -253,11 +241,11 @@ async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
 
 async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
     told = json.dumps([{"tenant_id": str(tenant), "id": str(tenant), "attempt_id": str(tenant)}])
-    return await (await session.connection()).exec_driver_sql(outcomes.DELIVERED, {"told": told})
+    return await ask_in(session, outcomes.DELIVERED, {"told": told})
 
 
 async def accept(session: AsyncSession, tenant: UUID) -> Any:
-    order = make.an_order()
+    order = make.an_order(callback_url="https://caller.example/")
     price = quote(make.CATALOG.known(order.model), order.input)
     return await accepting.accept(partial(ask_in, session), [Accepting(caller(tenant), order, price)])
 
@@ -268,7 +256,7 @@ async def find_keys(session: AsyncSession) -> Any:
 
 async def show(session: AsyncSession, tenant: UUID) -> Any:
     await ask_in(session, BECOME_READER_OF_ALL, {"readers": f"{{{tenant}}}"})
-    return await ask_in(session, looking.LOOK, {"tenants": [tenant], "ids": [tenant]})
+    return await ask_in(session, queries.ROWS, {"tenants": [tenant], "ids": [tenant]})
 
 
 async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
@@ -277,6 +265,16 @@ async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
 
 async def settle_verdicts(session: AsyncSession) -> Any:
     return await ask_in(session, settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+
+
+async def tell(session: AsyncSession, tenant: UUID) -> Any:
+    await queries.rows(partial(ask_in, session), [(tenant, tenant)])
+    return await outbox.add(session, [outbox.News(tenant_id=tenant, listeners=[tenant], kind="x", body="{}")])
+
+
+async def note_failed(session: AsyncSession, tenant: UUID) -> Any:
+    told = json.dumps([{"tenant_id": str(tenant), "job_id": str(tenant), "number": 1}])
+    return await ask_in(session, rescuer.FAILED, {"told": told})
 
 
 async def look(session: AsyncSession) -> Any:
@@ -289,6 +287,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "waits for": lambda _: what_it_waits_for,
     "expire": lambda _: partial(intake.expire, limit=100),
     "reconcile": lambda _: reconcile,
+    "anything to ask": lambda _: lambda session: anything_due(partial(ask_in, session)),
     "typical": lambda _: partial(queries.typical_s, model=make.O3),
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
     "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
@@ -325,6 +324,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         for kind in Kinds
     },
     "rescue": lambda _: rescue,
+    "note failed files": lambda tenant: partial(note_failed, tenant=tenant),
     "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "note what fal took": lambda tenant: partial(note_taken, tenant=tenant),
@@ -334,6 +334,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "show": lambda tenant: partial(show, tenant=tenant),
     "find verdicts": lambda tenant: partial(find_verdicts, tenant=tenant),
     "settle verdicts": lambda _: settle_verdicts,
+    "tell": lambda tenant: partial(tell, tenant=tenant),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),
     "deliveries by cursor": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, before=tenant, **PAGE),
@@ -395,7 +396,10 @@ async def test_a_page_reads_little_more_than_it_shows(db, tenant, name):
 
 
 async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(db, tenant):
-    (plan,) = await plans(db, partial(claims.lanes, without=[Lane(tenant, tenant)], limit=8))
+    async def lanes(session: AsyncSession) -> Any:
+        return await claims.lanes(partial(ask_in, session), without=[Lane(tenant, tenant)], limit=8)
+
+    (plan,) = await plans(db, lanes)
 
     # The few endpoints may be read one and all; what waits for them may not.
     assert "Seq Scan on callback_deliveries" not in plan

@@ -1,17 +1,25 @@
 """The outbox: what is to be told, written in the transaction that makes it happen."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.callbacks.events import ENDINGS
 from app.callbacks.signing import new_secret
-from app.callbacks.tables import Delivery, Endpoint
+from app.callbacks.tables import Endpoint
 from app.db import new_id
+
+
+def of_jobs(tenant_id: UUID) -> dict[str, Any]:
+    """A row for the endpoint that stands for the tenant's jobs' own callback_urls, in JSON, for who has none yet."""
+    secret = "\\x" + new_secret().hex()
+    return {"tenant_id": tenant_id, "id": new_id(), "events": ENDINGS, "secret": secret}
 
 
 async def ensure_of_jobs(session: AsyncSession, tenant_id: UUID) -> None:
@@ -41,39 +49,55 @@ def listeners(table: type[Any], kind: str) -> ScalarSelect[Any]:
     )
 
 
-async def add(
-    session: AsyncSession,
-    endpoint_ids: Iterable[UUID],
-    *,
-    tenant_id: UUID,
-    job_id: UUID | None,
-    sequence: int | None,
-    kind: str,
-    body: str,
-    callback_url: str | None = None,
-) -> list[UUID]:
-    """
-    Write down that *body* is to be told to each of *endpoint_ids*; the ids of the deliveries.
-
-    *callback_url* is the job's own, for the endpoint that stands for those.
-    """
-    wanted = select(Endpoint.id, Endpoint.url).where(
-        Endpoint.tenant_id == tenant_id, Endpoint.id.in_(list(endpoint_ids))
+# The endpoint that stands for the jobs' own addresses has none itself.
+ADD: Final = """
+    INSERT INTO callback_deliveries (
+        tenant_id, id, endpoint_id, job_id, sequence, url, type, body, status, due_at, lease_token, tries
     )
-    rows = [
-        Delivery(
-            tenant_id=tenant_id,
-            id=new_id(),
-            endpoint_id=endpoint_id,
-            job_id=job_id,
-            sequence=sequence,
-            url=callback_url if url is None else None,
-            type=kind,
-            body=body,
-            due_at=func.now(),
-        )
-        for endpoint_id, url in await session.execute(wanted)
+    SELECT tenant_id, id, endpoint_id, job_id, sequence,
+        CASE WHEN (
+            SELECT url FROM callback_endpoints AS endpoint
+            WHERE endpoint.tenant_id = told.tenant_id AND endpoint.id = told.endpoint_id
+        ) IS NULL THEN callback_url END,
+        kind, body, 'pending', now(), 0, 0
+    FROM json_to_recordset(%(told)s) AS told (
+        tenant_id uuid, id uuid, endpoint_id uuid, job_id uuid, sequence bigint, callback_url text, kind text, body text
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Something to be told to some of a tenant's endpoints."""
+
+    tenant_id: UUID
+    listeners: Sequence[UUID]
+    """The ids of the endpoints, as `listeners` finds them."""
+    kind: str
+    body: str
+    job_id: UUID | None = None
+    sequence: int | None = None
+    """Which of the job's events it is."""
+    callback_url: str | None = None
+    """The job's own, for the endpoint that stands for those."""
+
+
+async def add(session: AsyncSession, news: Iterable[News]) -> list[UUID]:
+    """Write down that all of *news* is to be told, in one statement; the ids of the deliveries, in that order."""
+    told: list[dict[str, Any]] = [
+        {
+            "tenant_id": each.tenant_id,
+            "id": new_id(),
+            "endpoint_id": endpoint_id,
+            "job_id": each.job_id,
+            "sequence": each.sequence,
+            "callback_url": each.callback_url,
+            "kind": each.kind,
+            "body": each.body,
+        }
+        for each in news
+        for endpoint_id in each.listeners
     ]
-    session.add_all(rows)
-    await session.flush()
-    return [row.id for row in rows]
+    if told:
+        await (await session.connection()).exec_driver_sql(ADD, {"told": to_json(told).decode()})
+    return [row["id"] for row in told]

@@ -1,6 +1,5 @@
 """What an answer means: for its delivery, for its endpoint, and for what else was to be told there."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,13 +8,16 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from pydantic_core import to_json
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock
+from app.callbacks.claims import Lane, Parcel
 from app.callbacks.post import Answer
 from app.callbacks.schedule import retry_s
 from app.callbacks.tables import Attempt, Delivery, DeliveryStatus, Endpoint
+from app.lines import Ask
 
 log = structlog.get_logger()
 
@@ -42,20 +44,14 @@ class Why(StrEnum):
 
 
 async def note(
-    session: AsyncSession,
-    delivery: Delivery,
-    endpoint: Endpoint,
-    answer: Answer,
-    *,
-    attempt_id: UUID,
-    disable_after_s: float,
+    session: AsyncSession, parcel: Parcel, answer: Answer, *, attempt_id: UUID, disable_after_s: float
 ) -> Noted | None:
     """
-    Note what came of sending *delivery*; None if somebody took it meanwhile, whose answer counts then.
+    Note what came of sending *parcel*; None if somebody took it meanwhile, whose answer counts then.
 
     The row carries the token it was taken with, so noting twice changes nothing.
     """
-    wait_s = None if answer.gone else retry_s(delivery.tries, retry_after_s=answer.retry_after_s)
+    wait_s = None if answer.gone else retry_s(parcel.tries, retry_after_s=answer.retry_after_s)
     if answer.delivered:
         noted, values = Noted.DELIVERED, {"status": DeliveryStatus.DELIVERED, "delivered_at": func.now(), **OVER}
     elif wait_s is not None:
@@ -63,16 +59,16 @@ async def note(
     else:
         noted, values = Noted.DEAD, _dead(Why.GONE if answer.gone else Why.EXHAUSTED)
     kept = await session.execute(
-        update(Delivery).where(*_ours(delivery)).values(values).execution_options(synchronize_session=False)
+        update(Delivery).where(*_ours(parcel)).values(values).execution_options(synchronize_session=False)
     )
     if not kept.rowcount:  # type: ignore[attr-defined]
         # The answer to an earlier commit may have got lost; then this try is on record.
-        return noted if await session.get(Attempt, (delivery.tenant_id, attempt_id)) else None
+        return noted if await session.get(Attempt, (parcel.tenant_id, attempt_id)) else None
     session.add(
         Attempt(
-            tenant_id=delivery.tenant_id,
+            tenant_id=parcel.tenant_id,
             id=attempt_id,
-            delivery_id=delivery.id,
+            delivery_id=parcel.id,
             status_code=answer.status_code,
             error=answer.error,
             body=answer.body,
@@ -81,9 +77,9 @@ async def note(
     )
     await session.flush()
     if answer.gone:
-        await _gone(session, delivery)
-    if delivery.url is None:
-        await _judge(session, endpoint, answer, last=noted is Noted.DEAD, disable_after_s=disable_after_s)
+        await _gone(session, parcel)
+    if parcel.own_url is None:
+        await _judge(session, parcel.lane, answer, last=noted is Noted.DEAD, disable_after_s=disable_after_s)
     return noted
 
 
@@ -91,7 +87,7 @@ async def note(
 class Told:
     """A delivery that its receiver took, and the id under which that try is noted."""
 
-    delivery: Delivery
+    parcel: Parcel
     answer: Answer
     attempt_id: UUID
 
@@ -132,33 +128,28 @@ DELIVERED: Final = """
 """
 
 
-async def delivered(session: AsyncSession, members: Sequence[Told]) -> list[Noted | None]:
+async def delivered(ask: Ask, members: Sequence[Told]) -> list[Noted | None]:
     """`note` for many that their receivers took, in one statement."""
     told = [
         {
-            "tenant_id": str(member.delivery.tenant_id),
-            "id": str(member.delivery.id),
-            "lease_token": member.delivery.lease_token,
-            "attempt_id": str(member.attempt_id),
+            "tenant_id": member.parcel.tenant_id,
+            "id": member.parcel.id,
+            "lease_token": member.parcel.lease_token,
+            "attempt_id": member.attempt_id,
             "status_code": member.answer.status_code,
             "body": member.answer.body,
             "duration_ms": member.answer.duration_ms,
         }
         for member in members
     ]
-    connection = await session.connection()
-    rows = await connection.exec_driver_sql(DELIVERED, {"told": json.dumps(told)})
-    noted = {row.attempt_id for row in rows}
+    noted = {row.attempt_id for row in await ask(DELIVERED, {"told": to_json(told).decode()})}
     return [Noted.DELIVERED if member.attempt_id in noted else None for member in members]
 
 
-async def given_up(session: AsyncSession, delivery: Delivery) -> None:
-    """Give *delivery* up unsent: its endpoint is disabled."""
+async def given_up(session: AsyncSession, parcel: Parcel) -> None:
+    """Give *parcel* up unsent: its endpoint is disabled."""
     await session.execute(
-        update(Delivery)
-        .where(*_ours(delivery))
-        .values(_dead(Why.DISABLED))
-        .execution_options(synchronize_session=False)
+        update(Delivery).where(*_ours(parcel)).values(_dead(Why.DISABLED)).execution_options(synchronize_session=False)
     )
 
 
@@ -172,13 +163,13 @@ async def disable(session: AsyncSession, tenant_id: UUID, endpoint_id: UUID, why
     log.warning("endpoint_disabled", endpoint_id=str(endpoint_id), why=why)
 
 
-async def _gone(session: AsyncSession, delivery: Delivery) -> None:
-    if delivery.url is None:
-        await disable(session, delivery.tenant_id, delivery.endpoint_id, Why.GONE)
+async def _gone(session: AsyncSession, parcel: Parcel) -> None:
+    if parcel.own_url is None:
+        await disable(session, parcel.tenant_id, parcel.endpoint_id, Why.GONE)
         return
     # A job's own address: only what this job has still to tell there.
-    same = and_(Delivery.job_id == delivery.job_id, Delivery.endpoint_id == delivery.endpoint_id)
-    await _give_up(session, delivery.tenant_id, and_(same, Delivery.due_at.is_not(None)), Why.GONE)
+    same = and_(Delivery.job_id == parcel.job_id, Delivery.endpoint_id == parcel.endpoint_id)
+    await _give_up(session, parcel.tenant_id, and_(same, Delivery.due_at.is_not(None)), Why.GONE)
 
 
 async def _give_up(session: AsyncSession, tenant_id: UUID, which: ColumnElement[bool], why: Why) -> None:
@@ -191,11 +182,9 @@ async def _give_up(session: AsyncSession, tenant_id: UUID, which: ColumnElement[
     )
 
 
-async def _judge(
-    session: AsyncSession, endpoint: Endpoint, answer: Answer, *, last: bool, disable_after_s: float
-) -> None:
+async def _judge(session: AsyncSession, lane: Lane, answer: Answer, *, last: bool, disable_after_s: float) -> None:
     """Remember since when nothing gets through; warn at half of *disable_after_s*, disable after all of it."""
-    key = _endpoint(endpoint.tenant_id, endpoint.id)
+    key = _endpoint(*lane)
     if answer.delivered:
         await _change(session, key, Endpoint.failing_since.is_not(None), failing_since=None, warned_at=None)
         return
@@ -204,11 +193,11 @@ async def _judge(
     since = await session.scalar(select(Endpoint.failing_since).where(key))
     failing = clock.now() - since if since is not None else timedelta(0)
     if last and failing >= timedelta(seconds=disable_after_s):
-        await disable(session, endpoint.tenant_id, endpoint.id, Why.FAILING)
+        await disable(session, *lane, Why.FAILING)
     elif failing >= timedelta(seconds=disable_after_s / 2) and await _change(
         session, key, Endpoint.warned_at.is_(None), warned_at=func.now()
     ):
-        log.warning("endpoint_failing", endpoint_id=str(endpoint.id), failing_s=round(failing.total_seconds()))
+        log.warning("endpoint_failing", endpoint_id=str(lane.endpoint_id), failing_s=round(failing.total_seconds()))
 
 
 async def _change(session: AsyncSession, key: ColumnElement[bool], only_if: ColumnElement[bool], **values: Any) -> bool:
@@ -233,7 +222,7 @@ def _endpoint(tenant_id: UUID, endpoint_id: UUID) -> ColumnElement[bool]:
     return and_(Endpoint.tenant_id == tenant_id, Endpoint.id == endpoint_id)
 
 
-def _ours(delivery: Delivery) -> tuple[ColumnElement[bool], ...]:
+def _ours(parcel: Parcel) -> tuple[ColumnElement[bool], ...]:
     """The row, for as long as nobody took it after us."""
-    same = and_(Delivery.tenant_id == delivery.tenant_id, Delivery.id == delivery.id)
-    return same, Delivery.lease_token == delivery.lease_token, Delivery.due_at.is_not(None)
+    same = and_(Delivery.tenant_id == parcel.tenant_id, Delivery.id == parcel.id)
+    return same, Delivery.lease_token == parcel.lease_token, Delivery.due_at.is_not(None)

@@ -8,11 +8,13 @@ from typing import Final
 import httpx
 from ssrfguard import SSRFGuardError
 
+from app.http import begun
 from app.retry_after import retry_after_s
 
 KEPT_BYTES: Final = 2048
 """How much of a receiver's answer is read, and kept for people to look at."""
 HEADERS: Final = {
+    "accept": "*/*",
     "content-type": "application/json",
     "user-agent": "Callsheet-Callbacks/1",
     "accept-encoding": "identity",
@@ -53,7 +55,7 @@ async def post(http: httpx.AsyncClient, url: str, body: str, headers: dict[str, 
     try:
         async with (
             asyncio.timeout(timeout_s),
-            http.stream("POST", url, content=body.encode(), headers=HEADERS | headers) as answer,
+            begun(http, httpx.Request("POST", url, content=body.encode(), headers=HEADERS | headers)) as answer,
         ):
             status_code, error = answer.status_code, _verdict(answer)
             wait_s = retry_after_s(answer.headers.get("retry-after", ""))

@@ -195,8 +195,8 @@ async def test(request: Request, response: Response, caller: JobsWriter, endpoin
             raise EndpointDisabled
         at = clock.now().isoformat().replace("+00:00", "Z")
         body = body_of(TEST, at, f'{{"endpoint_id":"{row.id}"}}')
-        to: dict[str, Any] = {"tenant_id": caller.tenant_id, "job_id": None, "sequence": None}
-        (delivery_id,) = await outbox.add(session, [row.id], kind=TEST, body=body, **to)
+        news = outbox.News(tenant_id=caller.tenant_id, listeners=[row.id], kind=TEST, body=body)
+        (delivery_id,) = await outbox.add(session, [news])
         made = await queries.delivery(session, caller.tenant_id, delivery_id)
         assert made is not None, "it was just written"  # noqa: S101
         await session.refresh(made)

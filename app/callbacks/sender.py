@@ -10,20 +10,16 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Any, Final
 
 import httpx
 import structlog
-from sqlalchemy import select, tuple_
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock
 from app.callbacks import outcomes, signing
-from app.callbacks.claims import Lane, claim, lanes
+from app.callbacks.claims import Lane, Parcel, lanes, parcels
 from app.callbacks.outcomes import Told
-from app.callbacks.post import Answer, post
-from app.callbacks.tables import Delivery, Endpoint
+from app.callbacks.post import post
 from app.db import Database, new_id
 from app.gather import Gatherer
 
@@ -31,13 +27,6 @@ log = structlog.get_logger()
 
 SHARE: Final = 4
 """One endpoint has at most a quarter of the places."""
-
-
-class Parcel(NamedTuple):
-    """A delivery that is ours for a while, and where it goes."""
-
-    delivery: Delivery
-    endpoint: Endpoint
 
 
 @dataclass(slots=True)
@@ -60,45 +49,47 @@ class Sender:
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The delivery of up to *limit* due callbacks, to be done side by side."""
-        parcels = await self.db.run(partial(self._parcels, limit=limit))
-        self._under_way.update(_lane(parcel.delivery) for parcel in parcels)
-        return [self._deliver(parcel) for parcel in parcels]
+        due = await self._parcels(limit)
+        self._under_way.update(parcel.lane for parcel in due)
+        return [self._deliver(parcel) for parcel in due]
 
-    async def _parcels(self, session: AsyncSession, limit: int) -> list[Parcel]:
+    async def _parcels(self, limit: int) -> list[Parcel]:
         share = max(1, self.at_once // SHARE)
         full = [lane for lane, busy in self._under_way.items() if busy >= share]
-        rooms = {lane: share - self._under_way[lane] for lane in await lanes(session, without=full, limit=limit)}
-        if not rooms:
+        # A plan made while next to nothing was to be told reads all there is, once there is a lot.
+        due = await self.db.run_one(partial(lanes, without=full, limit=limit), plan_anew=True)
+        if not due:
             return []
-        due = await claim(session, rooms, owner=self.owner, limit=limit, lease_s=self.lease_s)
-        wanted = tuple_(Endpoint.tenant_id, Endpoint.id).in_({tuple(_lane(delivery)) for delivery in due})
-        endpoints = {(one.tenant_id, one.id): one for one in await session.scalars(select(Endpoint).where(wanted))}
-        return [Parcel(delivery, endpoints[_lane(delivery)]) for delivery in due]
+        rooms = {lane: share - self._under_way[lane] for lane in due}
+        return await self.db.run_one(partial(parcels, rooms=rooms, owner=self.owner, limit=limit, lease_s=self.lease_s))
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:
             await self._tell(parcel)
         finally:
-            lane = _lane(parcel.delivery)
-            self._under_way[lane] -= 1
-            if not self._under_way[lane]:
-                del self._under_way[lane]
+            self._under_way[parcel.lane] -= 1
+            if not self._under_way[parcel.lane]:
+                del self._under_way[parcel.lane]
 
     async def _tell(self, parcel: Parcel) -> None:
-        delivery, endpoint = parcel
-        facts = {"delivery_id": str(delivery.id), "endpoint_id": str(endpoint.id), "try_number": delivery.tries}
-        url = delivery.url or endpoint.url
-        if endpoint.disabled_at is not None or url is None:
+        facts = {"delivery_id": str(parcel.id), "endpoint_id": str(parcel.endpoint_id), "try_number": parcel.tries}
+        url = parcel.own_url or parcel.endpoint_url
+        if parcel.disabled_at is not None or url is None:
             # It was disabled just when this was written.
-            await self.db.insist(partial(outcomes.given_up, delivery=delivery), for_s=self.lease_s)
+            await self.db.insist(partial(outcomes.given_up, parcel=parcel), for_s=self.lease_s)
             return
-        at = clock.now()
-        signed = signing.headers(delivery.id, at, delivery.body, signers(endpoint))
-        answer = await post(self.http, url, delivery.body, signed, timeout_s=self.timeout_s)
+        signed = signing.headers(parcel.id, clock.now(), parcel.body, signers(parcel))
+        answer = await post(self.http, url, parcel.body, signed, timeout_s=self.timeout_s)
         if answer.delivered:
-            noted = await self._delivered(Told(delivery, answer, new_id()))
+            noted = await self._delivered(Told(parcel, answer, new_id()))
         else:
-            failed = partial(self._note, parcel=parcel, answer=answer, id=new_id())
+            failed = partial(
+                outcomes.note,
+                parcel=parcel,
+                answer=answer,
+                attempt_id=new_id(),
+                disable_after_s=self.disable_after_s,
+            )
             noted = await self.db.insist(failed, for_s=self.lease_s)
         if not noted:
             log.warning("callback_noted_too_late", **facts)
@@ -108,22 +99,10 @@ class Sender:
             log.warning("callback_failed", status=answer.status_code, why=answer.error, outcome=noted, **facts)
 
     async def _note_all(self, members: Sequence[Told]) -> Sequence[outcomes.Noted | None]:
-        return await self.db.insist(partial(self._note_delivered, members=members), for_s=self.lease_s)
-
-    async def _note_delivered(self, session: AsyncSession, members: Sequence[Told]) -> Sequence[outcomes.Noted | None]:
-        return await outcomes.delivered(session, members)
-
-    async def _note(self, session: AsyncSession, parcel: Parcel, answer: Answer, id: UUID) -> outcomes.Noted | None:  # noqa: A002
-        return await outcomes.note(
-            session, parcel.delivery, parcel.endpoint, answer, attempt_id=id, disable_after_s=self.disable_after_s
-        )
+        return await self.db.insist_one(partial(outcomes.delivered, members=members), for_s=self.lease_s)
 
 
-def signers(endpoint: Endpoint) -> list[bytes]:
+def signers(parcel: Parcel) -> list[bytes]:
     """The secrets that count just now, the newest first."""
-    old, until = endpoint.old_secret, endpoint.old_secret_until
-    return [endpoint.secret] + ([old] if old is not None and until is not None and until > clock.now() else [])
-
-
-def _lane(delivery: Delivery) -> Lane:
-    return Lane(delivery.tenant_id, delivery.endpoint_id)
+    old, until = parcel.old_secret, parcel.old_secret_until
+    return [parcel.secret] + ([old] if old is not None and until is not None and until > clock.now() else [])

@@ -1,5 +1,5 @@
 """
-Orders, accepted in sets: the jobs, their holds and their first events, all in one statement.
+Orders, accepted in sets: the jobs, their holds and first events, and who will be told of them, all in one statement.
 
 `ordering.place` gathers what arrives while a set is being committed; that is the next set. A set takes what is
 plainly in order. What isn't, because the order came before or its account may not cover it, is left out, and decided
@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from sqlalchemy import inspect
 
 from app.billing.prices import Quote
+from app.callbacks import outbox
 from app.db import Database, new_id
 from app.gather import Gatherer
 from app.jobs.order import Order
@@ -54,7 +55,15 @@ WITH wanted AS MATERIALIZED (
     WHERE credit_limit IS NULL OR available - so_far >= -credit_limit
     ORDER BY id
     ON CONFLICT DO NOTHING
-    RETURNING tenant_id, id, quoted, created_at, deadline_at
+    RETURNING tenant_id, id, quoted, callback_url, created_at, deadline_at
+), endpoint AS (
+    -- Who will be told at a callback_url of a job: the tenant's endpoint for those, made with the first of them.
+    INSERT INTO callback_endpoints (tenant_id, id, events, secret)
+    SELECT tenant_id, id, events, secret
+    FROM json_to_recordset(%(endpoints)s) AS endpoint (tenant_id uuid, id uuid, events text[], secret bytea)
+    WHERE tenant_id IN (SELECT tenant_id FROM job WHERE callback_url IS NOT NULL)
+    ORDER BY tenant_id
+    ON CONFLICT DO NOTHING
 ), event AS (
     INSERT INTO job_events (tenant_id, job_id, number, status, why)
     SELECT tenant_id, id, 1, 'queued', 'accepted' FROM job
@@ -130,7 +139,13 @@ async def accept(ask: Ask, members: Sequence[Accepting]) -> list[Any]:
         for job, member in zip(jobs, members, strict=True)
     ]
     tenants = list({job["tenant_id"] for job in jobs})
-    rows = {row.id: row for row in await ask(ACCEPT, {"orders": to_json(orders).decode(), "tenants": tenants})}
+    called = {job["tenant_id"] for job in jobs if job["callback_url"] is not None}
+    values = {
+        "orders": to_json(orders).decode(),
+        "endpoints": to_json([outbox.of_jobs(tenant_id) for tenant_id in called]).decode(),
+        "tenants": tenants,
+    }
+    rows = {row.id: row for row in await ask(ACCEPT, values)}
     return [
         SimpleNamespace(**{**NEW, **job, "created_at": row.created_at, "deadline_at": row.deadline_at})
         if (row := rows.get(job["id"])) is not None

@@ -1,5 +1,7 @@
 """What callers are told about a job: which events, and what a callback says of its moment."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -37,26 +39,39 @@ class Callback(BaseModel):
     data: JobNews
 
 
-async def tell(session: AsyncSession, job: Any, listeners: list[UUID], kind: str, at: datetime, sequence: int) -> None:
-    """Write down that *listeners* are to be told of *kind*, with *job* as it is now; in the caller's transaction."""
-    news = JobNews(job=JobView.of(job), sequence=sequence)
-    when = at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    await outbox.add(
-        session,
-        listeners,
-        tenant_id=job.tenant_id,
-        job_id=job.id,
-        sequence=sequence,
-        kind=kind,
-        body=body_of(kind, when, news.model_dump_json()),
-        callback_url=job.callback_url,
-    )
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened to *job*, any object with a job's columns as they are now."""
+
+    job: Any
+    listeners: Sequence[UUID]
+    kind: str
+    at: datetime
+    sequence: int
+
+    def news(self) -> outbox.News:
+        """What its listeners are told."""
+        data = JobNews(job=JobView.of(self.job), sequence=self.sequence).model_dump_json()
+        return outbox.News(
+            tenant_id=self.job.tenant_id,
+            listeners=self.listeners,
+            kind=self.kind,
+            body=body_of(self.kind, self.at.astimezone(UTC).isoformat().replace("+00:00", "Z"), data),
+            job_id=self.job.id,
+            sequence=self.sequence,
+            callback_url=self.job.callback_url,
+        )
+
+
+async def tell(session: AsyncSession, told: Iterable[Told]) -> None:
+    """Write down who is to be told what, in the caller's transaction."""
+    await outbox.add(session, [each.news() for each in told])
 
 
 async def tell_safe(session: AsyncSession, job: Job, listeners: list[UUID] | None) -> None:
     """Tell *listeners* that the job's files are safe; its number follows that of the job's last event."""
     if listeners and job.safe_at is not None:
-        await tell(session, job, listeners, EventType.SAFE, job.safe_at, job.event_count + 1)
+        await tell(session, [Told(job, listeners, EventType.SAFE, job.safe_at, job.event_count + 1)])
 
 
 def describe(webhooks: APIRouter) -> None:

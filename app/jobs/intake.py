@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import money
 from app.billing.ledger import InsufficientFunds
 from app.billing.prices import Quote
-from app.callbacks import outbox
 from app.db import ask_in
 from app.errors import AppError
 from app.files import addresses
@@ -59,8 +58,6 @@ async def accept(session: AsyncSession, caller: Caller, order: Order, quote: Quo
         return replayed, False
     files.use(session, caller.tenant_id, made.id, addresses.ids(order.input))
     await minting.spend(session, caller, quote.amount)
-    if order.callback_url is not None:
-        await outbox.ensure_of_jobs(session, caller.tenant_id)
     return await session.get_one(Job, (caller.tenant_id, made.id)), True
 
 

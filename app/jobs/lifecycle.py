@@ -259,7 +259,7 @@ async def move(session: AsyncSession, key: JobKey, to: JobStatus, why: str, **va
     note(session, job, why)
     await session.flush()
     if listeners:
-        await callbacks.tell(session, job, listeners, kind, at, job.event_count)
+        await callbacks.tell(session, [callbacks.Told(job, listeners, kind, at, job.event_count)])
     return job
 
 

@@ -7,27 +7,19 @@ Postgres shows the rows of the tenants that ask together, and no others; the sta
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from fastapi import Request
-from sqlalchemy import inspect
 
 from app.db import Database
 from app.errors import NotFound
 from app.gather import Gatherer
 from app.jobs import waiting
 from app.jobs.fairness import Caps
+from app.jobs.queries import ROWS
 from app.jobs.schemas import view
-from app.jobs.tables import Job
 from app.tenants.caller import Caller
-
-COLUMNS: Final = ", ".join(f"jobs.{each.columns[0].name} AS {each.key}" for each in inspect(Job).column_attrs)
-LOOK: Final = f"""
-    SELECT {COLUMNS}
-    FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(ids)s AS uuid[])) AS asked (tenant_id, id)
-    JOIN jobs ON jobs.tenant_id = asked.tenant_id AND jobs.id = asked.id
-"""  # noqa: S608 - names of our own columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +33,7 @@ class Look:
 async def look(db: Database, caps: Caps, asked: Sequence[Look]) -> list[dict[str, Any] | None]:
     """The `view` of each job that is *asked* for; None if it isn't there, or not for the one who asks."""
     tenants, ids = [each.caller.tenant_id for each in asked], [each.job_id for each in asked]
-    rows = await db.read_as_all(set(tenants), LOOK, {"tenants": tenants, "ids": ids})
+    rows = await db.read_as_all(set(tenants), ROWS, {"tenants": tenants, "ids": ids})
     reasons = await waiting.reasons(db, rows, caps)
     found = {row.id: row for row in rows}
     return [

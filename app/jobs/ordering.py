@@ -132,7 +132,7 @@ async def _place(
         digest=_digest(order) if idempotency_key is not None else b"",
     )
     _check_size(terms, order)
-    if caller.token is None and order.callback_url is None and not addresses.any_in(order.input):
+    if caller.token is None and not addresses.any_in(order.input):
         job = await _accepted_with_others(caller, terms, wanted, order.max_cost)
         if job is not None:
             return view(job), True

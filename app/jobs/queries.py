@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, inspect, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import made
@@ -14,6 +14,7 @@ from app.files import addresses
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
+from app.lines import Ask
 from app.tenants.caller import Caller
 
 T = TypeVar("T")
@@ -21,10 +22,22 @@ T = TypeVar("T")
 HISTORY: Final = 50
 """Finished jobs of a model looked at to tell how long the next one takes."""
 
+COLUMNS: Final = ", ".join(f"jobs.{each.columns[0].name} AS {each.key}" for each in inspect(Job).column_attrs)
+ROWS: Final = f"""
+    SELECT {COLUMNS}
+    FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(ids)s AS uuid[])) AS asked (tenant_id, id)
+    JOIN jobs ON jobs.tenant_id = asked.tenant_id AND jobs.id = asked.id
+"""  # noqa: S608 - names of our own columns
+
 
 async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | None:
     """The tenant's job, or None."""
     return await session.get(Job, (tenant_id, job_id))
+
+
+async def rows(ask: Ask, keys: Collection[tuple[UUID, UUID]]) -> Sequence[Any]:
+    """The jobs with these *keys* (tenant and id) as plain rows, which have a job's columns; in no order."""
+    return await ask(ROWS, {"tenants": [tenant_id for tenant_id, _ in keys], "ids": [job_id for _, job_id in keys]})
 
 
 def visible(caller: Caller) -> list[ColumnElement[bool]]:

@@ -27,7 +27,8 @@ from app.jobs.history import Lost
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus
-from app.jobs.tables import Attempt, Job
+from app.jobs.tables import AT_FAL, Attempt, Job
+from app.lines import Ask
 from app.media.measure import Measure, Unmeasured
 
 log = structlog.get_logger()
@@ -39,6 +40,15 @@ HISTORY_BEAT: Final = timedelta(hours=1)
 """Submits lost within it are looked for together: one reading of fal's history tells of all of them."""
 LISTED_LATE: Final = timedelta(hours=1)
 """It isn't known whether fal's history goes by when a request was sent or when it ended, so ask for some more."""
+
+
+# The order keeps Postgres from looking through all jobs where it expects many to be due.
+DUE: Final = f"SELECT FROM jobs WHERE {AT_FAL} AND due_at <= now() ORDER BY due_at LIMIT 1"
+
+
+async def anything_due(ask: Ask) -> bool:
+    """Whether fal is to be asked about any job."""
+    return bool(await ask(DUE, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,9 @@ class Reconciler:
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The questions about up to *limit* due jobs, to be asked side by side."""
+        # It is woken by whatever happens, and mostly for nothing: that shouldn't cost a claim.
+        if not await self.db.run_one(anything_due):
+            return []
         jobs, attempts = await self.db.run(partial(self._due, limit=limit))
         questions: list[Coroutine[Any, Any, None]] = []
         lost: defaultdict[tuple[str, str, int], list[Lost]] = defaultdict(list)

@@ -8,19 +8,19 @@ out, and `lifecycle.reported` decides about it in a transaction of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, money
 from app.db import Database, ask_in, new_id
 from app.fal.messages import Outcome, Report
 from app.gather import Gatherer
-from app.jobs import callbacks
-from app.jobs.tables import Job
+from app.jobs import callbacks, queries
+from app.jobs.callbacks import Told
 from app.media.files import files, vanishes_at
 
 FIND: Final = """
@@ -176,11 +176,16 @@ async def settle(session: AsyncSession, heard: Sequence[Heard]) -> list[UUID | N
     return [job_id if (job_id := taken.pop(one.token_digest, None)) in ended else None for one in heard]
 
 
-async def _tell(session: AsyncSession, listeners: Mapping[tuple[UUID, UUID], list[UUID]]) -> None:
+async def _tell(session: AsyncSession, listeners: Mapping[tuple[UUID, UUID], Sequence[UUID]]) -> None:
     """Tell the *listeners* of each of these jobs that it has ended."""
-    for job in await session.scalars(select(Job).where(tuple_(Job.tenant_id, Job.id).in_(listeners))):
-        at: Any = job.finished_at
-        await callbacks.tell(session, job, listeners[job.tenant_id, job.id], f"job.{job.status}", at, job.event_count)
+    jobs = await queries.rows(partial(ask_in, session), listeners)
+    await callbacks.tell(
+        session,
+        [
+            Told(job, listeners[job.tenant_id, job.id], f"job.{job.status}", job.finished_at, job.event_count)
+            for job in jobs
+        ],
+    )
 
 
 def _price(job: Any) -> Any:

@@ -9,17 +9,20 @@ be another's.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.callbacks.events import EventType
+from app.db import ask_in
 from app.fal.messages import Accepted
 from app.jobs import accounts, callbacks, lifecycle, queries
+from app.jobs.callbacks import Told
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus, sources
-from app.jobs.tables import Job
 from app.jobs.taking import Intent
 
 # Attempts before jobs, and both in the order of the attempts, so that two sets never wait for each other.
@@ -104,10 +107,8 @@ async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: f
     connection = await session.connection()
     told = json.dumps([_row(member, expected, asked) for member in members])
     rows = (await connection.exec_driver_sql(SUBMITTED, {"told": told, "sources": SOURCES})).all()
-    for row in rows:
-        if row.listeners:
-            job = await session.get_one(Job, (row.tenant_id, row.job_id), populate_existing=True)
-            await callbacks.tell(session, job, row.listeners, EventType.SUBMITTED, row.at, job.event_count)
+    if followed := {(row.tenant_id, row.job_id): row for row in rows if row.listeners}:
+        await _tell(session, followed)
     plain = {row.attempt_id for row in rows}
     for member in members:
         if member.key.id not in plain:
@@ -116,6 +117,15 @@ async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: f
                 session, member.key, member.answer, expected_s=expected[model], ask_s=asked[model]
             )
     return opened
+
+
+async def _tell(session: AsyncSession, followed: Mapping[tuple[UUID, UUID], Any]) -> None:
+    """Tell who listens to each of these jobs that fal has it."""
+    jobs = await queries.rows(partial(ask_in, session), followed)
+    told = [(job, followed[job.tenant_id, job.id]) for job in jobs]
+    await callbacks.tell(
+        session, [Told(job, row.listeners, EventType.SUBMITTED, row.at, job.event_count) for job, row in told]
+    )
 
 
 def _row(member: Taken, expected: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, Any]:

@@ -30,6 +30,10 @@ class Unfetched(Exception):
         self.detail = detail
         self.most_tries = most_tries
 
+    def told(self) -> dict[str, str]:
+        """Why, as the file's row and its job tell it."""
+        return {"code": self.code, "detail": self.detail}
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -6,22 +6,25 @@ what its successor keeps. It is called safe once it is whole, on disk, hashed an
 write. No transaction is open while bytes move.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import httpx
 import structlog
+from pydantic_core import to_json
 from sqlalchemy import ColumnElement, and_, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
+from app.gather import Gatherer
+from app.lines import Ask
 from app.media import mp4, queries
 from app.media.download import FEW, Limits, Unfetched, download
 from app.media.storage import FAILURES, Storage
@@ -48,7 +51,33 @@ class Kept:
     seconds: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+class Failed(NamedTuple):
+    """A file that couldn't be had this time, and why."""
+
+    row: Output
+    error: Unfetched
+
+
+# Where fal's storage is down, whatever is due fails at once, and soon again. In one order, so that two sets never wait
+# for each other.
+FAILED: Final = """
+    WITH mine AS MATERIALIZED (
+        SELECT told.*
+        FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
+            tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
+        ) JOIN outputs USING (tenant_id, job_id, number)
+        WHERE outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL
+        ORDER BY tenant_id, job_id, number
+        FOR UPDATE OF outputs
+    )
+    UPDATE outputs SET due_at = now() + make_interval(secs => mine.wait_s), lease_owner = NULL, error = mine.error
+    FROM mine
+    WHERE outputs.tenant_id = mine.tenant_id AND outputs.job_id = mine.job_id AND outputs.number = mine.number
+    RETURNING outputs.job_id
+"""
+
+
+@dataclass(slots=True)
 class Rescuer:
     """Copies files that are due, up to *at_once* at a time."""
 
@@ -60,6 +89,11 @@ class Rescuer:
     at_once: int
     lease_s: float
     limits: Limits = field(default_factory=Limits)
+    _failed: Gatherer[Failed, None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What fails while earlier failures are being noted is noted together."""
+        self._failed = Gatherer(self._note_failed)
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
         """The copying of up to *limit* due files, to be done side by side."""
@@ -76,7 +110,10 @@ class Rescuer:
         except Unfetched as error:
             final = _is_final(row, error)
             log.warning("output_not_kept", why=error.code, tries=row.tries, final=final, **facts)
-            await self.db.insist(partial(self._note_failure, row=row, error=error, final=final), for_s=self.lease_s)
+            if final:
+                await self.db.insist(partial(self._give_up, row=row, error=error), for_s=self.lease_s)
+            else:
+                await self._failed(Failed(row, error))
             return
         if await self.db.insist(partial(self._note_safe, row=row, kept=kept), for_s=self.lease_s):
             log.info("output_kept", size=kept.size, **facts)
@@ -133,19 +170,35 @@ class Rescuer:
         now = await queries.get(session, row.tenant_id, row.job_id, row.number)
         return now is not None and now.path == kept.path
 
-    async def _note_failure(self, session: AsyncSession, row: Output, error: Unfetched, *, final: bool) -> None:
-        told = {"code": error.code, "detail": error.detail}
-        if not final:
-            await leases.again(session, row, leases.backoff_s(row.tries), error=told)
-            return
+    async def _give_up(self, session: AsyncSession, row: Output, error: Unfetched) -> None:
         noted = await session.execute(
             update(Output)
             .where(*_ours(row))
-            .values(error=told, given_up_at=func.now(), due_at=None, lease_owner=None)
+            .values(error=error.told(), given_up_at=func.now(), due_at=None, lease_owner=None)
             .execution_options(synchronize_session=False)
         )
         if noted.rowcount:  # type: ignore[attr-defined]
             await self.settle(session, row.tenant_id, row.job_id)
+
+    async def _note_failed(self, members: Sequence[Failed]) -> Sequence[None]:
+        return await self.db.insist_one(partial(failed, members=members), for_s=self.lease_s)
+
+
+async def failed(ask: Ask, members: Sequence[Failed]) -> Sequence[None]:
+    """Give the files of *members* back, each due again after a while."""
+    told = [
+        {
+            "tenant_id": row.tenant_id,
+            "job_id": row.job_id,
+            "number": row.number,
+            "lease_token": row.lease_token,
+            "wait_s": leases.backoff_s(row.tries),
+            "error": error.told(),
+        }
+        for row, error in members
+    ]
+    await ask(FAILED, {"told": to_json(told).decode()})
+    return [None] * len(members)
 
 
 def _is_final(row: Output, error: Unfetched) -> bool:

@@ -6,9 +6,11 @@ reports a connection that broke after the request was sent as one that was never
 would be sent again. Here a request is written at most once, and `ConnectError`, `ConnectTimeout`,
 `PoolTimeout`, `LocalProtocolError` and `UnsupportedProtocol` say that not a byte of it was.
 
-`dial` opens the socket, `connection` carries one exchange after the other, `pool` is what httpx sees.
+`dial` opens the socket, `connection` carries one exchange after the other, `pool` is what httpx sees. `guarded` is
+the same for addresses that others chose.
 """
 
+from app.transport.guarded import GuardedTransport
 from app.transport.pool import PooledTransport
 
-__all__ = ["PooledTransport"]
+__all__ = ["GuardedTransport", "PooledTransport"]

@@ -2,18 +2,21 @@
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 import httpx
 
 LARGEST_ANSWER_BYTES: Final = 64 * 1024 * 1024
+LARGEST_HEAD_BYTES: Final = 1024 * 1024
+"""All of an answer that isn't its body: nobody reads it, so it would fill our memory."""
 INFORMATIONAL: Final = range(100, 200)
 
 
 class Connection(asyncio.Protocol):
     """
-    A kept-alive connection, for one exchange at a time.
+    A kept-alive connection, for one exchange at a time: `send`, `answer`, and each `part` of its body until `over`.
 
     `reusable` is False for good as soon as anything happens that makes what comes next doubtful: bytes that
     nobody asked for, an answer that isn't whole, or the other side closing.
@@ -21,16 +24,18 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reusable = True
+        self.over = True
+        """Whether the answer to what was sent last is whole."""
         self.idle_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._readable = select.poll()
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[httpx.Response] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        self._come: asyncio.Future[None] | None = None
+        self._read_s: float | None = None
         self._head_only = False
-        self._reset()
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._begin()
 
     # --- For the pool ------------------------------------------------------------------------------------------
 
@@ -40,28 +45,33 @@ class Connection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request, all of it, once."""
+        self.over = False
+        self._begin()
         self._transport.write(head + body)
 
-    async def answer(self, *, head_only: bool, read_s: float | None) -> httpx.Response:
+    async def answer(self, stream: httpx.AsyncByteStream, *, head_only: bool, read_s: float | None) -> httpx.Response:
         """
-        The whole answer to what was sent.
+        The answer to what was sent, as soon as its head is there; *stream* has its body.
 
         Raises httpx.ReadTimeout after *read_s* without a byte, ReadError or RemoteProtocolError if it broke off.
         """
-        self._head_only = head_only
-        self._answer = self._loop.create_future()
-        self._heard_at = self._loop.time()
-        if read_s is not None:
-            self._timer = self._loop.call_later(read_s, self._look, read_s)
+        self._head_only, self._read_s = head_only, read_s
         if self._transport.is_closing():
             self._fail(httpx.ReadError("The connection was lost."))
-        try:
-            return await self._answer
-        finally:
-            self._answer = None
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        await self._until(lambda: self._headed)
+        return httpx.Response(
+            self._status,
+            headers=self._headers,
+            stream=stream,
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": self._reason},
+        )
+
+    async def part(self) -> bytes:
+        """What has come of the answer's body since the last part; empty at its end. Raises what `answer` raises."""
+        await self._until(lambda: bool(self._body) or self.over)
+        part = bytes(self._body)
+        self._body.clear()
+        return part
 
     def close(self) -> None:
         """Close it, whatever is under way."""
@@ -75,38 +85,44 @@ class Connection(asyncio.Protocol):
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
-        if self._answer is None:
+        if self.over:
             # An answer to nothing; whatever it belongs to, it isn't the next request.
             self.close()
             return
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The answer isn't HTTP ({type(error).__name__})."))
+        if self._bodied > LARGEST_ANSWER_BYTES or self._received - self._bodied > LARGEST_HEAD_BYTES:
+            self._fail(httpx.ReadError("The answer is too large."))
+        self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
-        if self._answer is None:
-            return
         if self._headed and not self._framed and error is None:
-            self._finish()
+            self.over = True
         elif error is not None:
             self._fail(httpx.ReadError(type(error).__name__))
         else:
             self._fail(httpx.RemoteProtocolError("The connection was closed before the answer was whole."))
+        self._wake()
 
     # --- httptools ---------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._answer is None or self._answer.done():
-            self.reusable = False
-        self._reset()
+        if self.over:
+            raise ValueError("An answer to nothing.")
+        self._reason = b""
+        self._headers = []
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headed:
+            # After the body; nobody looks there.
+            return
         self._headers.append((name, value))
         lowered = name.lower()
         self._framed |= lowered == b"content-length" or (
@@ -115,52 +131,59 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        if self._status not in INFORMATIONAL:
-            self._headed = True
-            if self._head_only:
-                # Nothing tells the parser that no body follows.
-                self.reusable = False
-                self._finish()
+        if self._status in INFORMATIONAL:
+            self._framed = False
+            return
+        self._headed = True
+        if self._head_only:
+            # Nothing tells the parser that no body follows.
+            self.reusable = False
+            self.over = True
 
     def on_body(self, body: bytes) -> None:
+        self._bodied += len(body)
         self._body += body
-        if len(self._body) > LARGEST_ANSWER_BYTES:
-            self._fail(httpx.ReadError("The answer is too large."))
 
     def on_message_complete(self) -> None:
         if self._status not in INFORMATIONAL:
             if not self._parser.should_keep_alive() or self._transport.get_write_buffer_size():
                 self.reusable = False
-            self._finish()
+            self.over = True
 
-    # --- Endings -----------------------------------------------------------------------------------------------
+    # --- What has come -----------------------------------------------------------------------------------------
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
         self._status = 0
         self._reason = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers = []
         self._body = bytearray()
+        self._received = self._bodied = 0
         self._headed = self._framed = False
+        self._error: httpx.TransportError | None = None
 
-    def _look(self, read_s: float) -> None:
-        left_s = self._heard_at + read_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look, read_s)
-        else:
-            self._fail(httpx.ReadTimeout(f"Nothing was heard for {read_s:g} s."))
+    async def _until(self, enough: Callable[[], bool]) -> None:
+        """Wait until *enough* has come. Raises what happened instead."""
+        while not enough():
+            if self._error is not None:
+                raise self._error
+            self._come = self._loop.create_future()
+            late = self._loop.call_later(self._read_s, self._time_out) if self._read_s is not None else None
+            try:
+                await self._come
+            finally:
+                self._come = None
+                if late is not None:
+                    late.cancel()
 
-    def _finish(self) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(
-                httpx.Response(
-                    self._status,
-                    headers=self._headers,
-                    stream=httpx.ByteStream(bytes(self._body)),
-                    extensions={"http_version": b"HTTP/1.1", "reason_phrase": self._reason},
-                )
-            )
+    def _time_out(self) -> None:
+        self._fail(httpx.ReadTimeout(f"Nothing was heard for {self._read_s:g} s."))
+        self._wake()
 
     def _fail(self, error: httpx.TransportError) -> None:
         self.reusable = False
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+        if not self.over and self._error is None:
+            self._error = error
+
+    def _wake(self) -> None:
+        if self._come is not None and not self._come.done():
+            self._come.set_result(None)

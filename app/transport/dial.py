@@ -16,11 +16,15 @@ HEAD_START_S: Final = 0.25
 
 async def dial(host: str, port: int) -> socket.socket:
     """
-    A connected socket to whichever address of *host* answers first, each tried a moment after the one before.
+    A connected socket to whichever address of *host* answers first.
 
     Raises OSError, of the address tried last, if none does.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await first_of(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+async def first_of(found: Iterable[Any]) -> socket.socket:
+    """`dial` to whichever of the addresses *found*, as `getaddrinfo` has them, each a moment after the one before."""
     waiting = deque(_mixed(found))
     tried: list[asyncio.Task[socket.socket]] = []
     under_way: set[asyncio.Task[socket.socket]] = set()

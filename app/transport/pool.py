@@ -4,7 +4,8 @@ import asyncio
 import socket
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -16,23 +17,50 @@ KEPT_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int]
+Dial = Callable[[str, int], Awaitable[socket.socket]]
+"""Opens a socket to a host and port; raises OSError."""
 T = TypeVar("T")
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of an answer, as it comes; whoever closes it, having read it or not, lets its connection go."""
+
+    def __init__(self, connection: Connection, let_go: Callable[[], None]) -> None:
+        self._connection = connection
+        self._let_go: Callable[[], None] | None = let_go
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while part := await self._connection.part():
+            yield part
+
+    async def aclose(self) -> None:
+        """Let the connection go, once."""
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
     """
-    Sends requests over kept-alive connections, at most *at_once* at a time; answers are read whole.
+    Sends requests over kept-alive connections, at most *at_once* at a time.
 
-    A request's body must be in memory. An idle connection is used for *kept_s* at most, since servers close them
+    A request's body must be in memory. An idle connection is kept for *kept_s* at most, since servers close them
     after some seconds and a request that crosses that end is lost.
     """
 
     def __init__(
-        self, *, at_once: int = 100, kept_s: float = KEPT_S, ssl_context: ssl.SSLContext | None = None
+        self,
+        *,
+        at_once: int = 100,
+        kept_s: float = KEPT_S,
+        ssl_context: ssl.SSLContext | None = None,
+        dial: Dial = dial,
     ) -> None:
         self._slots = asyncio.Semaphore(at_once)
         self._idle: dict[Origin, deque[Connection]] = defaultdict(deque)
         self._kept_s = kept_s
+        self._dial = dial
+        self._sweeping: asyncio.TimerHandle | None = None
         self._tls = ssl_context or httpx.create_ssl_context(trust_env=False)
         self._tls.set_alpn_protocols(["http/1.1"])
 
@@ -47,20 +75,22 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise httpx.PoolTimeout("Too many requests are under way.", request=request) from error
         try:
             connection = self._known(origin) or await self._new(origin, timeout.get("connect"))
+            stream = Body(connection, partial(self._let_go, origin, connection))
             try:
                 # From here on the other side may have it, and nothing may say otherwise.
                 connection.send(head, body)
-                answer = await connection.answer(head_only=request.method == "HEAD", read_s=timeout.get("read"))
+                return await connection.answer(stream, head_only=request.method == "HEAD", read_s=timeout.get("read"))
             except BaseException:
                 connection.close()
                 raise
-            self._keep(origin, connection)
-            return answer
-        finally:
+        except BaseException:
             self._slots.release()
+            raise
 
     async def aclose(self) -> None:
         """Close every idle connection."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
@@ -69,7 +99,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)
 
     def _known(self, origin: Origin) -> Connection | None:
-        idle = self._idle[origin]
+        idle = self._idle.get(origin)
         oldest = asyncio.get_running_loop().time() - self._kept_s
         while idle:
             connection = idle.pop()
@@ -87,7 +117,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(f"{origin[1]} can't be reached ({type(error).__name__}).") from error
 
     async def _connect(self, scheme: str, host: str, port: int) -> Connection:
-        sock: socket.socket = await dial(host, port)
+        sock: socket.socket = await self._dial(host, port)
         tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if scheme == "https" else {}
         try:
             _, connection = await asyncio.get_running_loop().create_connection(Connection, sock=sock, **tls)
@@ -96,15 +126,28 @@ class PooledTransport(httpx.AsyncBaseTransport):
             raise
         return connection
 
-    def _keep(self, origin: Origin, connection: Connection) -> None:
-        if not connection.reusable:
+    def _let_go(self, origin: Origin, connection: Connection) -> None:
+        """Keep the connection for the next request, if it got all of its answer."""
+        self._slots.release()
+        if not (connection.over and connection.reusable):
             connection.close()
             return
-        idle = self._idle[origin]
-        connection.idle_since = now = asyncio.get_running_loop().time()
-        idle.append(connection)
-        while idle and idle[0].idle_since <= now - self._kept_s:
-            idle.popleft().close()
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle[origin].append(connection)
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(self._kept_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long, also where nobody asks any more."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._kept_s
+        for origin, idle in list(self._idle.items()):
+            while idle and idle[0].idle_since <= oldest:
+                idle.popleft().close()
+            if not idle:
+                del self._idle[origin]
+        self._sweeping = loop.call_later(self._kept_s, self._sweep) if self._idle else None
 
 
 def _origin(request: httpx.Request) -> Origin:

@@ -86,7 +86,7 @@ async def _report(request_id: str, url: str) -> None:
     port = urlsplit(url).port or 80
     idle = IDLE.setdefault(port, [])
     connection = idle.pop() if idle else None
-    if connection is None:
+    if connection is None or not connection.is_open:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
     head, body = webhook_request(request_id, url)
     await connection.ask(head.encode() + b"\r\n\r\n" + body.encode())

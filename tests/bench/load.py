@@ -71,9 +71,14 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error or ConnectionResetError("closed"))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side hasn't ended it."""
+        return not self._transport.is_closing()
+
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """The answer's status and body."""
-        if self._transport.is_closing():
+        if not self.is_open:
             raise ConnectionResetError("closed")
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)

@@ -28,10 +28,10 @@ async def make_endpoint(db: Database, caller: Caller, url: str, **values: Any) -
 
 async def make_tests(db: Database, endpoint: Endpoint, count: int = 1) -> None:
     """That many deliveries of no job, due now."""
-    to: dict[str, Any] = {"tenant_id": endpoint.tenant_id, "job_id": None, "sequence": None}
     for number in range(count):
         body = f'{{"type":"endpoint.test","n":{number}}}'
-        await db.run(partial(outbox.add, endpoint_ids=[endpoint.id], kind="endpoint.test", body=body, **to))
+        news = outbox.News(tenant_id=endpoint.tenant_id, listeners=[endpoint.id], kind="endpoint.test", body=body)
+        await db.run(partial(outbox.add, news=[news]))
 
 
 async def finished(db: Database, caller: Caller, **order: Any) -> Job:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import select
@@ -326,13 +327,12 @@ async def test_who_lost_the_lease_can_not_note_what_came(db, sender):
 async def test_noting_twice_after_a_lost_answer_of_the_database_notes_once(db, sender):
     caller = await make.make_tenant(db)
     await rows.make_tests(db, await rows.make_endpoint(db, caller, "http://127.0.0.1:1024/"))
-    (parcel,) = await db.run(lambda session: sender._parcels(session, 1))
-    attempt_id = new_id()
+    (parcel,) = await sender._parcels(1)
+    note = partial(
+        outcomes.note, parcel=parcel, answer=Answer(200, None, "", 1), attempt_id=new_id(), disable_after_s=1000
+    )
 
-    noted = [
-        await db.run(lambda session: sender._note(session, parcel, Answer(200, None, "", 1), attempt_id))
-        for _ in range(2)
-    ]
+    noted = [await db.run(note) for _ in range(2)]
 
     assert noted == ["delivered", "delivered"]
     assert len(await rows.attempts(db, caller)) == 1

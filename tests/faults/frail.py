@@ -62,7 +62,7 @@ class Frail(Database):
         if number == fault.number:
             raise error
 
-    async def run_one(self, work: Callable[[Ask], Awaitable[T]]) -> T:
+    async def run_one(self, work: Callable[[Ask], Awaitable[T]], *, plan_anew: bool = False) -> T:
         """A statement that is its own transaction fails like any other."""
         async with self.session() as session:
             return await work(partial(ask_in, session))

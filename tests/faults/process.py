@@ -75,7 +75,7 @@ def watch_commits() -> None:
             reach(f"{name}:after_commit")
         return done
 
-    async def watched_one(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def watched_one(self: Database, work: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
         name = name_of_step(work)
 
         async def marked(connection: Any) -> Any:
@@ -83,7 +83,7 @@ def watch_commits() -> None:
             reach(f"{name}:before_commit")
             return await work(connection)
 
-        done = await run_one(self, marked)
+        done = await run_one(self, marked, **options)
         reach(f"{name}:after_commit")
         return done
 

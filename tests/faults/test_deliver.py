@@ -23,18 +23,18 @@ pytestmark = pytest.mark.timeout(240)
 ONCE: Final = frozenset({1})
 AGAIN: Final = frozenset({2})
 KILLS: Final = {
-    "_parcels:before_commit": ONCE,
-    "_parcels:after_commit": ONCE,
+    "parcels:before_commit": ONCE,
+    "parcels:after_commit": ONCE,
     "callback:before_call": ONCE,
     "callback:sent": AGAIN,
     "callback:answered": AGAIN,
-    "_note_delivered:before_commit": AGAIN,
-    "_note_delivered:after_commit": ONCE,
+    "delivered:before_commit": AGAIN,
+    "delivered:after_commit": ONCE,
 }
-COMMITS: Final = ("_parcels", "_note_delivered")
+COMMITS: Final = ("parcels", "delivered")
 DONE: Final = {
-    "_parcels": "SELECT FROM callback_deliveries WHERE lease_token > 0",
-    "_note_delivered": "SELECT FROM callback_deliveries WHERE status = 'delivered'",
+    "parcels": "SELECT FROM callback_deliveries WHERE lease_token > 0",
+    "delivered": "SELECT FROM callback_deliveries WHERE status = 'delivered'",
 }
 Ordered = asyncio.Task[str | None]
 
@@ -89,7 +89,7 @@ async def caller(stage: Stage) -> AsyncIterator[Caller]:
         yield Caller(stage, receiver)
 
 
-@pytest.mark.parametrize("point", also_slow(*KILLS, quick=("_note_delivered:before_commit",)))
+@pytest.mark.parametrize("point", also_slow(*KILLS, quick=("delivered:before_commit",)))
 async def test_the_worker_is_killed(stage, caller, point):
     ordered = await caller.begin({point: "kill"})
 
@@ -125,7 +125,7 @@ async def test_postgres_is_killed_and_started_again(stage, caller, step, moment)
     await stage.server.start()
 
     # If Postgres was away for longer than the lease, the note comes too late.
-    late = (step, moment) in {("_parcels", "after_commit"), ("_note_delivered", "before_commit")}
+    late = (step, moment) in {("parcels", "after_commit"), ("delivered", "before_commit")}
     await caller.assert_told(ordered, ONCE | AGAIN if late else ONCE)
 
 

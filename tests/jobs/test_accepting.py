@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from app.billing.prices import quote
+from app.callbacks.events import ENDINGS
+from app.callbacks.tables import Endpoint
 from app.db import Database
 from app.jobs import accepting
 from app.jobs.accepting import Accepting
 from app.jobs.tables import Job, JobEvent
 from app.tenants.caller import Caller
 from tests import factories as make
+
+URL = "https://caller.example/callbacks"
 
 
 def member(caller: Caller, seconds: int = 5, **fields: Any) -> Accepting:
@@ -62,6 +66,57 @@ async def test_what_is_told_of_a_new_job_is_what_its_row_has(db):
         name: getattr(kept, name) for name in columns if name not in late
     }
     assert kept.order_digest == b"0" * 32
+
+
+async def endpoints_of(db: Database, caller: Caller) -> list[Any]:
+    async with db.session() as session:
+        return list(await session.scalars(select(Endpoint).where(Endpoint.tenant_id == caller.tenant_id)))
+
+
+async def test_orders_with_an_address_bring_their_tenants_endpoint_once_and_others_bring_none(db):
+    ours, theirs = await make.make_tenant(db), await make.make_tenant(db)
+
+    await accept(db, [member(ours, callback_url=URL), member(theirs), member(ours, callback_url=URL), member(ours)])
+    (made,) = await endpoints_of(db, ours)
+    await accept(db, [member(ours, callback_url=URL)])
+
+    assert await endpoints_of(db, theirs) == []
+    (endpoint,) = await endpoints_of(db, ours)
+    assert (endpoint.id, endpoint.secret, endpoint.url) == (made.id, made.secret, None)
+    assert endpoint.events == list(ENDINGS)
+    assert len(endpoint.secret) == 32
+
+
+async def test_sets_side_by_side_make_one_endpoint(db):
+    caller = await make.make_tenant(db)
+
+    sets = await asyncio.gather(*(accept(db, [member(caller, callback_url=URL)]) for _ in range(8)))
+
+    assert [None] not in sets
+    assert len(await endpoints_of(db, caller)) == 1
+
+
+async def test_an_order_that_is_left_out_brings_no_endpoint(db):
+    caller = await make.make_tenant(db, credit_limit="1")
+
+    assert await accept(db, [member(caller, callback_url=URL)]) == [None]
+
+    assert await endpoints_of(db, caller) == []
+
+
+async def test_an_order_with_an_address_goes_together_with_others(world):
+    sets = []
+    gathered = world.app.state.accepting._write
+
+    async def write(members: Sequence[Accepting]) -> Any:
+        sets.append([each.order.callback_url for each in members])
+        return await gathered(members)
+
+    world.app.state.accepting._write = write
+
+    await world.order(callback_url=URL)
+
+    assert sets == [[URL]]
 
 
 async def test_an_order_that_came_before_is_left_out_and_its_neighbours_are_not(db):

@@ -1,14 +1,18 @@
 """Verdicts settled in sets leave exactly what they leave one by one."""
 
+from datetime import UTC
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
+from app import clock
 from app.db import Database
 from app.fal.messages import Outcome, Report
 from app.jobs import settling
+from app.jobs.callbacks import JobNews
 from app.jobs.lifecycle import Applied
+from app.jobs.schemas import JobView
 from app.jobs.settling import Heard
 from app.jobs.tables import WebhookDelivery
 from app.jobs.tokens import token_digest
@@ -98,6 +102,50 @@ async def test_who_listens_is_told(db):
     assert (delivery.type, delivery.job_id) == ("job.succeeded", intent.job.id)
     assert '"status":"succeeded"' in delivery.body
     assert '"charged":"2.10"' in delivery.body
+
+
+async def test_a_set_of_endings_is_told_each_to_its_own_listeners(db):
+    ours, theirs = await make.make_tenant(db), await make.make_tenant(db)
+    deaf = await rows.make_endpoint(db, ours, "https://ours.example/off", disabled_at=clock.now(), disabled_why="x")
+    first = await rows.make_endpoint(db, ours, "https://ours.example/1")
+    second = await rows.make_endpoint(db, ours, "https://ours.example/2", events=["job.failed"])
+    with_url = await make.taken(db, ours, make.an_order(callback_url="https://ours.example/own"))
+    without, unheard = await make.taken(db, ours), await make.taken(db, theirs)
+
+    members = [
+        heard(with_url, make.success("req-1")),
+        heard(without, make.failure("req-2")),
+        heard(unheard, make.success("req-3")),
+    ]
+    assert await settle(db, *members) == [with_url.job.id, without.job.id, unheard.job.id]
+
+    told = {(row.job_id, row.endpoint_id, row.url, row.type) for row in await rows.deliveries(db, ours)}
+    (own,) = {endpoint_id for _, endpoint_id, url, _ in told if url is not None}
+    assert own not in {deaf.id, first.id, second.id}
+    assert told == {
+        (with_url.job.id, first.id, None, "job.succeeded"),
+        (with_url.job.id, own, "https://ours.example/own", "job.succeeded"),
+        (without.job.id, first.id, None, "job.failed"),
+        (without.job.id, second.id, None, "job.failed"),
+    }
+    assert await rows.deliveries(db, theirs) == []
+    assert (await verify(db)).ok
+
+
+async def test_what_a_set_tells_is_byte_for_byte_what_one_alone_is_told(db):
+    caller = await make.make_tenant(db)
+    await rows.make_endpoint(db, caller, "https://caller.example/")
+    order: dict[str, Any] = {"metadata": {"shot": "é"}, "end_user": "u", "deadline_s": 3600.5, "priority": 0}
+    together = await make.taken(db, caller, make.an_order(**order))
+    await make.submit(db, together)
+
+    await settle(db, heard(together, make.success()))
+
+    (delivery,) = await rows.deliveries(db, caller)
+    job: Any = await make.look(db, together.job)
+    at = job.finished_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    data = JobNews(job=JobView.of(job), sequence=job.event_count).model_dump_json()
+    assert delivery.body == f'{{"type":"job.succeeded","timestamp":"{at}","data":{data}}}'
 
 
 async def test_a_verdict_that_comes_twice_in_a_set_settles_once(db):

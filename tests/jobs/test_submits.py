@@ -6,7 +6,11 @@ from functools import partial
 from app.gather import Gatherer
 from app.jobs import lifecycle, submits
 from app.jobs.submits import Taken
+from app.tenants.caller import Caller
 from tests import factories as make
+from tests.callbacks import rows
+
+URL = "https://caller.example/callbacks"
 
 
 async def intents_of(db, count):
@@ -67,3 +71,19 @@ async def test_a_request_that_two_attempts_are_told_belongs_to_one_and_harms_nob
     await asyncio.gather(*told)
 
     assert sorted(await statuses(db, intents)) == ["submitted", "submitted", "submitting"]
+
+
+async def test_a_set_is_told_to_all_who_listen(db):
+    first, second, unheard = await intents_of(db, 2) + await intents_of(db, 1)
+    caller, other = (Caller(intent.job.tenant_id, intent.job.tenant_id, frozenset()) for intent in (first, unheard))
+    endpoints = [await rows.make_endpoint(db, caller, URL, events=["job.submitted"]) for _ in range(2)]
+
+    await note(db, [Taken(each, make.accepted(f"req-{n}")) for n, each in enumerate((first, second, unheard))])
+
+    told = await rows.deliveries(db, caller)
+    assert {(row.job_id, row.endpoint_id, row.sequence) for row in told} == {
+        (intent.job.id, endpoint.id, 3) for intent in (first, second) for endpoint in endpoints
+    }
+    assert len(told) == 4
+    assert all('"type":"job.submitted"' in row.body and '"status":"submitted"' in row.body for row in told)
+    assert await rows.deliveries(db, other) == []

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from app.http import guarded_transport, new_client
+from app.http import download_transport, new_client
 from app.media.download import FEW, Limits, Unfetched, download
 
 Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -43,7 +43,7 @@ def says(head: str, body: bytes = b"") -> Serve:
 
 async def fetched(url: str, limits: Limits = TINY, *, allow_private: bool = True) -> bytes:
     async with (
-        new_client(0.2, transport=guarded_transport(allow_private=allow_private)) as http,
+        new_client(0.2, transport=download_transport(allow_private=allow_private)) as http,
         download(http, url, limits) as coming,
     ):
         return b"".join([part async for part in coming.parts()])

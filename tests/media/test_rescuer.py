@@ -5,19 +5,23 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from app import clock
+from app import clock, leases
 from app.fal.messages import Outcome, Report
-from app.http import guarded_transport, new_client
+from app.http import download_transport, new_client
 from app.jobs import lifecycle
 from app.media import queries
+from app.media import rescuer as rescuing
+from app.media.download import Unfetched
 from app.media.rescuer import Rescuer
 from app.media.storage import Storage
+from app.media.tables import Output
 from app.worker import work
 from tests import factories as make
 from tests.media.test_download import TINY, says, serving, trickle
@@ -56,7 +60,7 @@ def rescuer_of(db, tmp_path, http, **changes):
 
 @pytest.fixture
 async def rescuer(db, tmp_path):
-    async with new_client(0.2, transport=guarded_transport(allow_private=True)) as http:
+    async with new_client(0.2, transport=download_transport(allow_private=True)) as http:
         yield rescuer_of(db, tmp_path, http)
 
 
@@ -113,6 +117,23 @@ async def test_a_copy_that_was_cut_off_is_thrown_away_and_fetched_again(db, resc
     assert (file.size, file.error, file.measured_seconds) == (5, None, None)
     assert await rescuer.storage.read(file.path, 0, 5) == b"whole"
     assert (await make.look(db, job)).safe_at is not None
+
+
+async def test_what_fails_together_is_noted_each_for_itself_and_who_lost_a_lease_notes_nothing(db):
+    job = await finished(db, "https://fal.example/1", "https://fal.example/2", "https://fal.example/3")
+    rows = await db.run(partial(leases.claim, table=Output, owner="a", limit=3, lease_s=60))
+    reasons = {row.number: Unfetched("cut_off", f"Reason {row.number}.") for row in rows}
+    async with db.session() as session:
+        await session.execute(text("UPDATE outputs SET lease_token = lease_token + 1 WHERE number = 2"))
+    before = await files_of(db, job)
+
+    members = [rescuing.Failed(row, reasons[row.number]) for row in rows]
+    assert await db.run_one(partial(rescuing.failed, members=members)) == [None] * 3
+
+    after = await files_of(db, job)
+    assert [file.error and file.error["detail"] for file in after] == ["Reason 1.", None, "Reason 3."]
+    assert [file.lease_owner for file in after] == [None, "a", None]
+    assert [file.due_at < lease.due_at for file, lease in zip(after, before, strict=True)] == [True, False, True]
 
 
 async def test_a_redirect_to_a_private_address_is_given_up(db, rescuer):

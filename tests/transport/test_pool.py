@@ -149,6 +149,49 @@ async def test_an_idle_connection_is_not_used_for_long():
     assert server.connections == 3
 
 
+async def test_an_idle_connection_is_closed_also_where_nobody_asks_again():
+    async with (
+        raw_server(answering(WHOLE)) as server,
+        httpx.AsyncClient(transport=PooledTransport(kept_s=0.01)) as http,
+    ):
+        await http.post(server.url)
+        await asyncio.wait_for(server.closed.wait(), 5)
+
+
+async def test_an_answer_is_there_before_its_body_and_what_is_not_wanted_of_it_is_left():
+    async def begin(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await server.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+        await reader.read()
+        return False
+
+    transport = PooledTransport(at_once=1)
+    async with raw_server(begin, answering(WHOLE)) as server, httpx.AsyncClient(transport=transport) as http:
+        async with http.stream("POST", server.url) as answer:
+            assert await anext(answer.aiter_raw()) == b"abc"
+        await server.closed.wait()
+        whole = await http.post(server.url)
+
+    assert (whole.content, server.connections) == (BODY, 2)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"]
+)
+async def test_headers_that_never_end_are_given_up(begin):
+    async def flood(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await server.read(reader)
+        writer.write(begin)
+        for _ in range(100):
+            writer.write(b"x: %s\r\n" % (b"x" * 100_000))
+            await writer.drain()
+        return False
+
+    async with raw_server(flood) as server, new_client(5) as http:
+        with pytest.raises(httpx.ReadError):
+            await http.get(server.url)
+
+
 async def test_whoever_no_authority_vouches_for_is_not_spoken_to(tmp_path):
     made = issue(tmp_path, "localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
