@@ -1,6 +1,6 @@
 """The outbox: what is to be told, written in the transaction that makes it happen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.callbacks.events import ENDINGS
 from app.callbacks.signing import new_secret
 from app.callbacks.tables import Endpoint
-from app.db import new_id
+from app.db import ask_in, new_id
+from app.lines import Asked
 
 
 def of_jobs(tenant_id: UUID) -> dict[str, Any]:
@@ -63,6 +64,7 @@ ADD: Final = """
     FROM json_to_recordset(%(told)s) AS told (
         tenant_id uuid, id uuid, endpoint_id uuid, job_id uuid, sequence bigint, callback_url text, kind text, body text
     )
+    RETURNING id
 """
 
 
@@ -84,7 +86,24 @@ class News:
 
 async def add(session: AsyncSession, news: Iterable[News]) -> list[UUID]:
     """Write down that all of *news* is to be told, in one statement; the ids of the deliveries, in that order."""
-    told: list[dict[str, Any]] = [
+    told = _deliveries(news)
+    if told:
+        await ask_in(session, *_adding(told))
+    return [row["id"] for row in told]
+
+
+def adding(news: Iterable[News]) -> list[Asked]:
+    """The statement that `add` asks, for whoever asks it together with others; none if there is nobody to tell."""
+    told = _deliveries(news)
+    return [_adding(told)] if told else []
+
+
+def _adding(told: Sequence[Mapping[str, Any]]) -> Asked:
+    return ADD, {"told": to_json(told).decode()}
+
+
+def _deliveries(news: Iterable[News]) -> list[dict[str, Any]]:
+    return [
         {
             "tenant_id": each.tenant_id,
             "id": new_id(),
@@ -98,6 +117,3 @@ async def add(session: AsyncSession, news: Iterable[News]) -> list[UUID]:
         for each in news
         for endpoint_id in each.listeners
     ]
-    if told:
-        await (await session.connection()).exec_driver_sql(ADD, {"told": to_json(told).decode()})
-    return [row["id"] for row in told]

@@ -6,26 +6,30 @@ first verdict. What isn't (it came before, another request is known, the price d
 out, and `lifecycle.reported` decides about it in a transaction of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, money
-from app.db import Database, ask_in, new_id
+from app.callbacks import outbox
+from app.db import Database, new_id
 from app.fal.messages import Outcome, Report
 from app.gather import Gatherer
-from app.jobs import callbacks, queries
+from app.jobs import queries
 from app.jobs.callbacks import Told
+from app.lines import Few
 from app.media.files import files, vanishes_at
 
 FIND: Final = """
     SELECT attempts.token_digest, attempts.tenant_id, attempts.id, attempts.job_id, jobs.seconds,
-        jobs.price_per_second, jobs.base_amount, jobs.base_seconds, jobs.quoted
+        jobs.price_per_second, jobs.base_amount, jobs.base_seconds, jobs.quoted,
+        EXISTS (
+            SELECT FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = attempts.tenant_id
+        ) AS somebody_listens
     FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(digests)s AS bytea[])) AS heard (tenant_id, token_digest)
     JOIN attempts ON attempts.tenant_id = heard.tenant_id AND attempts.token_digest = heard.token_digest
     JOIN jobs ON jobs.tenant_id = attempts.tenant_id AND jobs.id = attempts.job_id
@@ -121,71 +125,84 @@ class Heard:
     digest: bytes
 
 
-async def settle(session: AsyncSession, heard: Sequence[Heard]) -> list[UUID | None]:
+async def settle(ask: Few, heard: Sequence[Heard]) -> list[UUID | None]:
     """The id of the job that each of *heard* has ended, with its money settled; None if this set leaves it out."""
     told = {"tenants": [one.tenant_id for one in heard], "digests": [one.token_digest for one in heard]}
-    attempts = {row.token_digest: row for row in await ask_in(session, FIND, told)}
-    verdicts, new_files = [], []
-    taken: dict[bytes, UUID] = {}
-    for one in heard:
-        # A report that came twice is settled once.
+    (attempts,) = await ask((FIND, told))
+    taken = _taken(heard, {row.token_digest: row for row in attempts})
+    if not taken:
+        return [None] * len(heard)
+    values = {
+        "verdicts": to_json([_verdict(heard[place], attempt) for place, attempt in taken.items()]).decode(),
+        "files": to_json([file for place, attempt in taken.items() for file in _files(heard[place], attempt)]).decode(),
+    }
+    if any(attempt.somebody_listens for attempt in attempts):
+        keys = [(attempt.tenant_id, attempt.job_id) for attempt in taken.values()]
+        ended, jobs = await ask((SETTLE, values), queries.asking(keys))
+        await ask(*outbox.adding(_news(ended, jobs)), commit=True)
+    else:
+        # Who begins to listen only now hears of what ends later.
+        (ended,) = await ask((SETTLE, values), commit=True)
+    ended_ids = {row.id for row in ended}
+    jobs_of = {place: attempt.job_id for place, attempt in taken.items() if attempt.job_id in ended_ids}
+    return [jobs_of.get(place) for place in range(len(heard))]
+
+
+def _taken(heard: Sequence[Heard], attempts: Mapping[bytes, Any]) -> dict[int, Any]:
+    """The attempts of those that are plainly a first verdict, by their place; of those that came twice, the first."""
+    found: dict[int, Any] = {}
+    seen: set[bytes] = set()
+    for place, one in enumerate(heard):
         attempt = attempts.get(one.token_digest)
-        if attempt is None or one.token_digest in taken:
+        if attempt is None or one.token_digest in seen:
             continue
-        found = files(one.report.output)
         succeeded = one.report.outcome is Outcome.SUCCEEDED
-        if succeeded and (not found or _price(attempt) != attempt.quoted):
+        if succeeded and (not files(one.report.output) or _price(attempt) != attempt.quoted):
             continue
-        taken[one.token_digest] = attempt.job_id
-        verdicts.append(
-            {
-                "tenant_id": attempt.tenant_id,
-                "attempt_id": attempt.id,
-                "job_id": attempt.job_id,
-                "request_id": one.report.request_id,
-                "status": one.report.outcome,
-                "output": one.report.output,
-                "error": one.report.error,
-                "charged": attempt.quoted if succeeded else money.ZERO,
-                "charged_seconds": attempt.seconds if succeeded else None,
-                "entry_id": new_id(),
-                "inbox_id": new_id(),
-                "inbox_digest": "\\x" + one.digest.hex(),
-                "headers": one.headers,
-                "body": one.body,
-                "body_size": one.body_size,
-            }
-        )
-        new_files += [
-            {
+        found[place] = attempt
+        seen.add(one.token_digest)
+    return found
+
+
+def _verdict(one: Heard, attempt: Any) -> dict[str, Any]:
+    succeeded = one.report.outcome is Outcome.SUCCEEDED
+    return {
+        "tenant_id": attempt.tenant_id,
+        "attempt_id": attempt.id,
+        "job_id": attempt.job_id,
+        "request_id": one.report.request_id,
+        "status": one.report.outcome,
+        "output": one.report.output,
+        "error": one.report.error,
+        "charged": attempt.quoted if succeeded else money.ZERO,
+        "charged_seconds": attempt.seconds if succeeded else None,
+        "entry_id": new_id(),
+        "inbox_id": new_id(),
+        "inbox_digest": "\\x" + one.digest.hex(),
+        "headers": one.headers,
+        "body": one.body,
+        "body_size": one.body_size,
+    }
+
+
+def _files(one: Heard, attempt: Any) -> Iterator[dict[str, Any]]:
+    if one.report.outcome is Outcome.SUCCEEDED:
+        for number, file in enumerate(files(one.report.output), start=1):
+            yield {
                 "job_id": attempt.job_id,
                 "number": number,
                 "source_url": file.url,
                 "content_type": file.content_type,
                 "vanishes_at": vanishes_at(file.url, clock.now()),
             }
-            for number, file in enumerate(found if succeeded else (), start=1)
-        ]
-    if not verdicts:
-        return [None] * len(heard)
-    values = {"verdicts": to_json(verdicts).decode(), "files": to_json(new_files).decode()}
-    ended = {row.id: row for row in await ask_in(session, SETTLE, values)}
-    if listeners := {(job.tenant_id, job.id): job.listeners for job in ended.values() if job.listeners}:
-        await _tell(session, listeners)
-    # The first of those that came twice; the others are told that it was settled before.
-    return [job_id if (job_id := taken.pop(one.token_digest, None)) in ended else None for one in heard]
 
 
-async def _tell(session: AsyncSession, listeners: Mapping[tuple[UUID, UUID], Sequence[UUID]]) -> None:
-    """Tell the *listeners* of each of these jobs that it has ended."""
-    jobs = await queries.rows(partial(ask_in, session), listeners)
-    await callbacks.tell(
-        session,
-        [
-            Told(job, listeners[job.tenant_id, job.id], f"job.{job.status}", job.finished_at, job.event_count)
-            for job in jobs
-        ],
-    )
+def _news(ended: Sequence[Any], jobs: Sequence[Any]) -> Iterator[outbox.News]:
+    """What those who listen are told of the *jobs* that have *ended*."""
+    listeners = {row.id: row.listeners for row in ended if row.listeners}
+    for job in jobs:
+        if job.id in listeners:
+            yield Told(job, listeners[job.id], f"job.{job.status}", job.finished_at, job.event_count).news()
 
 
 def _price(job: Any) -> Any:
@@ -196,9 +213,6 @@ def gatherer(db: Database) -> Gatherer[Heard, UUID | None]:
     """Where the verdicts that a process hears come together."""
 
     async def write(heard: Sequence[Heard]) -> list[UUID | None]:
-        async def apply(session: AsyncSession) -> list[UUID | None]:
-            return await settle(session, heard)
-
-        return await db.run(apply)
+        return await db.run_few(partial(settle, heard=heard))
 
     return Gatherer(write)

@@ -1,12 +1,16 @@
 """Verdicts settled in sets leave exactly what they leave one by one."""
 
+from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 from app import clock
+from app.callbacks import outbox
 from app.db import Database
 from app.fal.messages import Outcome, Report
 from app.jobs import settling
@@ -54,10 +58,7 @@ async def left(db: Database, job: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 async def settle(db: Database, *members: Heard) -> list[Any]:
-    async def apply(session: Any) -> list[Any]:
-        return await settling.settle(session, members)
-
-    return await db.run(apply)
+    return await db.run_few(partial(settling.settle, heard=members))
 
 
 @pytest.mark.parametrize("submitted", [True, False], ids=["submitted", "submitting"])
@@ -177,16 +178,26 @@ async def test_what_needs_a_closer_look_is_left_out_and_its_neighbours_are_not(d
     assert [(await make.look(db, one.job)).status for one in (measured, elsewhere)] == ["submitting", "submitted"]
 
 
-async def test_a_set_that_fails_leaves_every_job_as_it_was(db):
+@pytest.mark.parametrize("statement", [(settling, "SETTLE"), (outbox, "ADD")], ids=["settle", "tell"])
+async def test_a_set_that_fails_leaves_every_job_as_it_was(db, statement, monkeypatch):
     caller = await make.make_tenant(db)
+    await rows.make_endpoint(db, caller, "https://caller.example/")
     intent = await make.taken(db, caller)
+    monkeypatch.setattr(*statement, "SELECT 1 / 0")
 
-    async def fails(session: Any) -> None:
-        await settling.settle(session, [heard(intent, make.success())])
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await db.run(fails)
+    with pytest.raises(DBAPIError):
+        await settle(db, heard(intent, make.success()))
 
     assert (await make.look(db, intent.job)).status == "submitting"
     assert [kind for kind, _ in await make.entries_of(db, caller)] == ["hold"]
+
+
+async def test_of_two_verdicts_with_one_token_the_one_that_is_left_out_is_not_said_to_be_settled(db):
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+    without_a_video = replace(make.success(), output={})
+
+    told = await settle(db, heard(intent, without_a_video), heard(intent, make.failure()))
+
+    assert told == [None, intent.job.id]
+    assert (await make.look(db, intent.job)).status == "failed"
