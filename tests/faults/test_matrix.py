@@ -43,8 +43,8 @@ KILLS = cases(
     Case("worker", "lost:after_commit", LOST),
     Case("worker", "_note_refused:before_commit", REFUSED_ONCE, ends=UNKNOWN),
     Case("worker", "_note_refused:after_commit", REFUSED_ONCE),
-    Case("api", "apply:before_commit"),
-    Case("api", "apply:after_commit", quick=True),
+    Case("api", "settle:before_commit"),
+    Case("api", "settle:after_commit", quick=True),
     Case("worker", "_due:before_commit", UNHEARD),
     Case("worker", "_due:after_commit", UNHEARD),
     Case("worker", "status:before_call", UNHEARD),
@@ -72,7 +72,7 @@ def commits(*quick: str) -> list[Any]:
         "take": "",
         "_note_accepted": "",
         "lost": LOST,
-        "apply": "",
+        "settle": "",
         "reported": UNHEARD,
         # The rescuer's two: it takes a file, and notes its copy.
         "claim": "",
@@ -80,7 +80,7 @@ def commits(*quick: str) -> list[Any]:
     }
     return cases(
         *(
-            Case("api" if step in {"accept", "apply"} else "worker", step, prompt, quick=step in quick)
+            Case("api" if step in {"accept", "settle"} else "worker", step, prompt, quick=step in quick)
             for step, prompt in found.items()
         )
     )
@@ -101,7 +101,7 @@ async def test_a_process_is_killed(stage, case):
 
 
 @pytest.mark.parametrize("moment", also_slow("before_commit", "after_commit", quick=("before_commit",)))
-@pytest.mark.parametrize("case", commits("_note_accepted", "apply"))
+@pytest.mark.parametrize("case", commits("_note_accepted", "settle"))
 async def test_postgres_is_killed_and_started_again(stage, case, moment):
     point = f"{case.point}:{moment}"
     ordered = await begin(stage, case, stage.points({point: "hold"}))
@@ -133,14 +133,14 @@ DONE: Final = {
     "take": "SELECT FROM attempts",
     "_note_accepted": "SELECT FROM attempts WHERE status = 'submitted'",
     "lost": "SELECT FROM attempts WHERE status = 'unknown'",
-    "apply": "SELECT FROM jobs WHERE status = 'succeeded'",
+    "settle": "SELECT FROM jobs WHERE status = 'succeeded'",
     "reported": "SELECT FROM jobs WHERE status = 'succeeded'",
     "claim": "SELECT FROM outputs WHERE lease_token > 0",
     "_note_safe": "SELECT FROM jobs WHERE safe_at IS NOT NULL",
 }
 
 
-@pytest.mark.parametrize("case", commits("accept", "take", "apply"))
+@pytest.mark.parametrize("case", commits("accept", "take", "settle"))
 async def test_a_commit_is_done_and_its_answer_lost(stage, case):
     point = f"{case.point}:before_commit"
     ordered = await begin(stage, case, stage.points({point: "hold"}))
@@ -309,7 +309,7 @@ async def test_a_webhook_overtakes_the_answer_and_comes_again_after_it(stage):
     go_on = await stage.at_point(stage.worker, case.point)
 
     async def settled() -> bool:
-        return bool(await stage.rows(DONE["apply"]))
+        return bool(await stage.rows(DONE["settle"]))
 
     await until(settled)
     go_on()

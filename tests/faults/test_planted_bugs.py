@@ -29,6 +29,7 @@ from app.jobs.tables import Attempt
 from app.verify.books import SimulatorBooks
 from app.verify.verifier import verify
 from tests import factories as make
+from tests.databases import few_in
 from tests.faults.frail import Fault, Frail, Moment, frail_api
 from tests.faults.promises import check
 from tests.world import World
@@ -175,9 +176,16 @@ async def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch, _: World) -
 
         return await hasty(self, step)
 
+    async def hasty_few(self: Database, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def step(session: Any) -> Any:
+            return await work(few_in(session))
+
+        return await hasty(self, step)
+
     monkeypatch.setattr(Database, "run", hasty)
     for kind in (Database, Frail):
         monkeypatch.setattr(kind, "run_one", hasty_one)
+        monkeypatch.setattr(kind, "run_few", hasty_few)
 
 
 async def sends_again_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch, _: World) -> None:
