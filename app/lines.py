@@ -24,6 +24,8 @@ Asked = tuple[str, Mapping[str, Any]]
 BEGIN: Final[Asked] = ("BEGIN", {})
 COMMIT: Final[Asked] = ("COMMIT", {})
 ROLLBACK: Final[Asked] = ("ROLLBACK", {})
+NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
+"""Asked with `commit` where there were locks alone: no disk is waited for, and what psycopg has prepared is kept."""
 
 
 class Few(Protocol):
@@ -48,14 +50,24 @@ class Line:
     async def ask_together(self, *asked: Asked) -> Sequence[Sequence[Any]]:
         """The rows of each, in a single round trip; one that Postgres refuses is the last that is done."""
         cursors = [self.connection.cursor(row_factory=namedtuple_row) for _ in asked]
-        async with self.connection.pipeline():
-            for cursor, (statement, values) in zip(cursors, asked, strict=True):
-                await cursor.execute(statement.encode(), values)
-        return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        try:
+            async with self.connection.pipeline():
+                for cursor, (statement, values) in zip(cursors, asked, strict=True):
+                    await cursor.execute(statement.encode(), values)
+        except psycopg.errors.PipelineAborted as aborted:
+            # What Postgres refused comes before what it then left undone.
+            refused = aborted.__context__
+            raise refused if isinstance(refused, psycopg.Error) else aborted from None
+        return [await cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
 
     @asynccontextmanager
     async def few(self) -> AsyncIterator[Few]:
-        """A transaction that begins with what is asked first, and ends with what is asked with `commit`, or undone."""
+        """
+        A transaction that begins with what is asked first, and ends with what is asked with `commit`, or undone.
+
+        After a ROLLBACK psycopg lets go of every statement that it has prepared on the connection: that isn't for what
+        happens all the time.
+        """
         open_ = False
 
         async def ask(*asked: Asked, commit: bool = False) -> Sequence[Sequence[Any]]:

@@ -118,6 +118,7 @@ def few_in(session: AsyncSession) -> Few:
 
     async def ask(*asked: Asked, commit: bool = False) -> Sequence[Sequence[Any]]:
         connection = await session.connection()
+        session.info["commits"] = commit
         done = [await connection.exec_driver_sql(statement, dict(values)) for statement, values in asked]
         return [rows.all() if rows.returns_rows else [] for rows in done]
 

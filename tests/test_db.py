@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db as module
 from app.db import Database
-from app.lines import Asked, Few
+from app.lines import NOTHING_WRITTEN, Asked, Few
 from app.migrate import upgrade
 from app.settings import SettingsError
 from tests.conftest import admin
@@ -109,6 +109,20 @@ async def test_a_few_statements_that_are_not_committed_are_undone_and_their_line
 
     assert await there_are(db) == 0
     assert await pid_of(db) == kept
+
+
+async def test_a_round_that_writes_nothing_leaves_what_is_prepared(db):
+    again: Asked = ("SELECT 1 AS found_again", {})
+    prepared: Asked = ("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%found_again%%'", {})
+
+    async def nothing(ask: Few) -> int:
+        _, ((count,),) = await ask(again, prepared)
+        await ask(NOTHING_WRITTEN, commit=True)
+        return int(count)
+
+    counted = [await db.run_few(nothing) for _ in range(4)]
+
+    assert counted[-1] == counted[-2] >= 1
 
 
 @pytest.mark.parametrize("bad", ["SELECT 1 / 0", "no statement"])

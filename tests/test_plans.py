@@ -159,6 +159,7 @@ async def plans(db: Database, work: Callable[[AsyncSession], Awaitable[Any]], re
         with heard(db) as statements:
             await work(session)
             await session.flush()
+        statements = [asked for asked in statements if not asked[0].startswith("SET ")]
         if reader is not None:
             await connection.execute(BECOME_READER, {"tenant": str(reader)})
         found = []
@@ -264,7 +265,7 @@ async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
 
 
 async def settle_verdicts(session: AsyncSession) -> Any:
-    return await ask_in(session, settling.SETTLE, {"verdicts": "[]", "files": "[]"})
+    return await ask_in(session, settling.SETTLE, {"telling": False, "verdicts": "[]", "files": "[]"})
 
 
 async def tell(session: AsyncSession, tenant: UUID) -> Any:

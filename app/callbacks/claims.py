@@ -1,7 +1,7 @@
 """Which deliveries may be sent now: due ones, endpoint by endpoint, and a job's events in their order."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -27,14 +27,14 @@ class Parcel:
     id: UUID
     endpoint_id: UUID
     job_id: UUID | None
-    body: str
+    body: str = field(repr=False)
     lease_token: int
     tries: int
     own_url: str | None
     """The job's own, if the endpoint is the one that stands for those."""
     endpoint_url: str | None
-    secret: bytes
-    old_secret: bytes | None
+    secret: bytes = field(repr=False)
+    old_secret: bytes | None = field(repr=False)
     old_secret_until: datetime | None
     disabled_at: datetime | None
 

@@ -53,9 +53,13 @@ async def post(http: httpx.AsyncClient, url: str, body: str, headers: dict[str, 
     read = bytearray()
     status_code, error, wait_s = None, None, None
     try:
+        # No step has a time of its own: a name that is slow to find may still lead to a quick receiver.
+        request = httpx.Request(
+            "POST", url, content=body.encode(), headers=HEADERS | headers, extensions={"timeout": {}}
+        )
         async with (
             asyncio.timeout(timeout_s),
-            begun(http, httpx.Request("POST", url, content=body.encode(), headers=HEADERS | headers)) as answer,
+            begun(http, request) as answer,
         ):
             status_code, error = answer.status_code, _verdict(answer)
             wait_s = retry_after_s(answer.headers.get("retry-after", ""))

@@ -22,6 +22,11 @@ LONGEST: Final = "5s"
 """How long the query of one kind may take."""
 WITHIN: Final = f"SET LOCAL statement_timeout = '{LONGEST}'"
 OPEN: Final = "SELECT 1 FROM incidents WHERE kind = %(kind)s AND closed_at IS NULL LIMIT 1"
+# As `_dismissed` has it, for facts of no subject: those are read from there on.
+DISMISSED: Final = """(
+    SELECT coalesce(max(until), 'epoch'::timestamptz) FROM incidents
+    WHERE kind = %(kind)s AND subject = '' AND dismissed_at IS NOT NULL
+)"""
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,9 +48,10 @@ async def watch(db: Database, kinds: Sequence[Kind] = KINDS) -> list[str]:
 
 
 async def _is_quiet(ask: Few, kind: Kind) -> bool:
-    """Whether nothing of *kind* is wrong, dismissed or not, and nothing is open: mostly so, and told in one go."""
-    sql = kind.sql.replace("%", "%%").replace(":dismissed", "%(dismissed)s")
-    _, seen, is_open = await ask((WITHIN, {}), (sql, {"dismissed": NEVER}), (OPEN, {"kind": kind.name}), commit=True)
+    """Whether nothing of *kind* is wrong and nothing is open: mostly so, and told in one go."""
+    sql = kind.sql.replace("%", "%%").replace(":dismissed", DISMISSED)
+    named = {"kind": kind.name}
+    _, seen, is_open = await ask((WITHIN, {}), (sql, named), (OPEN, named), commit=True)
     return not seen and not is_open
 
 

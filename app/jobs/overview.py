@@ -1,4 +1,4 @@
-"""GET /v1/overview: what is under way, how the latest jobs went, and the balance; the same work behind any history."""
+"""GET /v1/overview: what is under way, how the latest jobs went, and the balance."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -90,7 +90,7 @@ async def overview(request: Request, caller: JobsReader) -> Overview:
     """
     What is under way and since when, how the latest jobs went, and the balance.
 
-    It takes as long behind ten jobs as behind ten million, so a page may ask for it every few seconds.
+    What has ended long ago costs nothing here, so a page may ask for it every few seconds.
     """
     db: Database = request.app.state.db
     async with db.reading_as(caller.tenant_id) as session:

@@ -21,15 +21,15 @@ from app.fal.messages import Outcome, Report
 from app.gather import Gatherer
 from app.jobs import queries
 from app.jobs.callbacks import Told
-from app.lines import Few
+from app.lines import NOTHING_WRITTEN, Few
 from app.media.files import files, vanishes_at
 
 FIND: Final = """
     SELECT attempts.token_digest, attempts.tenant_id, attempts.id, attempts.job_id, jobs.seconds,
         jobs.price_per_second, jobs.base_amount, jobs.base_seconds, jobs.quoted,
-        EXISTS (
-            SELECT FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = attempts.tenant_id
-        ) AS somebody_listens
+        (
+            SELECT id FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = attempts.tenant_id LIMIT 1
+        ) IS NOT NULL AS somebody_listens
     FROM unnest(CAST(%(tenants)s AS uuid[]), CAST(%(digests)s AS bytea[])) AS heard (tenant_id, token_digest)
     JOIN attempts ON attempts.tenant_id = heard.tenant_id AND attempts.token_digest = heard.token_digest
     JOIN jobs ON jobs.tenant_id = attempts.tenant_id AND jobs.id = attempts.job_id
@@ -46,6 +46,10 @@ WITH verdict AS MATERIALIZED (
 ), mine AS MATERIALIZED (
     SELECT verdict.*
     FROM attempts JOIN verdict ON attempts.tenant_id = verdict.tenant_id AND attempts.id = verdict.attempt_id
+    -- Where somebody listens since we asked, it is left out, to be told when it is decided alone.
+    WHERE %(telling)s OR (
+        SELECT id FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = verdict.tenant_id LIMIT 1
+    ) IS NULL
     ORDER BY attempts.tenant_id, attempts.id
     FOR UPDATE OF attempts
 ), attempt AS (
@@ -131,17 +135,19 @@ async def settle(ask: Few, heard: Sequence[Heard]) -> list[UUID | None]:
     (attempts,) = await ask((FIND, told))
     taken = _taken(heard, {row.token_digest: row for row in attempts})
     if not taken:
+        await ask(NOTHING_WRITTEN, commit=True)
         return [None] * len(heard)
+    telling = any(attempt.somebody_listens for attempt in attempts)
     values = {
+        "telling": telling,
         "verdicts": to_json([_verdict(heard[place], attempt) for place, attempt in taken.items()]).decode(),
         "files": to_json([file for place, attempt in taken.items() for file in _files(heard[place], attempt)]).decode(),
     }
-    if any(attempt.somebody_listens for attempt in attempts):
+    if telling:
         keys = [(attempt.tenant_id, attempt.job_id) for attempt in taken.values()]
         ended, jobs = await ask((SETTLE, values), queries.asking(keys))
         await ask(*outbox.adding(_news(ended, jobs)), commit=True)
     else:
-        # Who begins to listen only now hears of what ends later.
         (ended,) = await ask((SETTLE, values), commit=True)
     ended_ids = {row.id for row in ended}
     jobs_of = {place: attempt.job_id for place, attempt in taken.items() if attempt.job_id in ended_ids}

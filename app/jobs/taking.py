@@ -17,7 +17,7 @@ from app.jobs.lifecycle import AttemptKey
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
 from app.jobs.tokens import new_token, token_digest
-from app.lines import Few
+from app.lines import NOTHING_WRITTEN, Few
 
 NO_CAPS: Final = Caps()
 NOTHING_DUE: Final = Due([], None)
@@ -86,6 +86,7 @@ async def take(
     # The next round begins after the tenant that was served last.
     last = chosen[-1].job.tenant_id if chosen else due.until
     if not chosen and last in {None, turn}:
+        await ask(NOTHING_WRITTEN, commit=True)
         return []
     tokens = {new_id(): new_token(choice.job.tenant_id) for choice in chosen}
     if keys is not None:

@@ -11,6 +11,8 @@ import httpx
 LARGEST_ANSWER_BYTES: Final = 64 * 1024 * 1024
 LARGEST_HEAD_BYTES: Final = 1024 * 1024
 """All of an answer that isn't its body: nobody reads it, so it would fill our memory."""
+MOST_HEADERS: Final = 256
+"""To take in many more would hold everybody up."""
 INFORMATIONAL: Final = range(100, 200)
 
 
@@ -123,6 +125,8 @@ class Connection(asyncio.Protocol):
         if self._headed:
             # After the body; nobody looks there.
             return
+        if len(self._headers) == MOST_HEADERS:
+            raise ValueError("Too many headers.")
         self._headers.append((name, value))
         lowered = name.lower()
         self._framed |= lowered == b"content-length" or (

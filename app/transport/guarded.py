@@ -33,7 +33,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self.policy = policy
         self._resolver = resolver
-        # A look-up can't be broken off. Those that hang take these places, and no thread of anybody else.
+        # A look-up can't be broken off. Those that are waited for take these places, and no thread of anybody else.
         self._lookups = CapacityLimiter(at_once)
         self._pool = PooledTransport(at_once=at_once, ssl_context=ssl_context, dial=self._dial)
 

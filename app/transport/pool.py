@@ -42,7 +42,7 @@ class Body(httpx.AsyncByteStream):
 
 class PooledTransport(httpx.AsyncBaseTransport):
     """
-    Sends requests over kept-alive connections, at most *at_once* at a time.
+    Sends requests over kept-alive connections, at most *at_once* at a time; as many may be idle, wherever they lead.
 
     A request's body must be in memory. An idle connection is kept for *kept_s* at most, since servers close them
     after some seconds and a request that crosses that end is lost.
@@ -57,6 +57,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         dial: Dial = dial,
     ) -> None:
         self._slots = asyncio.Semaphore(at_once)
+        self._at_once = at_once
         self._idle: dict[Origin, deque[Connection]] = defaultdict(deque)
         self._kept_s = kept_s
         self._dial = dial
@@ -91,6 +92,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """Close every idle connection."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+            self._sweeping = None
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
@@ -129,7 +131,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
     def _let_go(self, origin: Origin, connection: Connection) -> None:
         """Keep the connection for the next request, if it got all of its answer."""
         self._slots.release()
-        if not (connection.over and connection.reusable):
+        # Whoever names a thousand hosts would else take all the sockets we may have.
+        full = sum(map(len, self._idle.values())) >= self._at_once
+        if full or not (connection.over and connection.reusable):
             connection.close()
             return
         loop = asyncio.get_running_loop()

@@ -68,9 +68,12 @@ class Frail(Database):
             return await work(partial(ask_in, session))
 
     async def run_few(self, work: Callable[[Few], Awaitable[T]]) -> T:
-        """So does a transaction of a few."""
+        """So does a transaction of a few; what isn't committed with the last of them is undone."""
         async with self.session() as session:
-            return await work(few_in(session))
+            done = await work(few_in(session))
+            if not session.info.get("commits"):
+                await session.rollback()
+            return done
 
 
 @contextmanager

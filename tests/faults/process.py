@@ -94,6 +94,8 @@ def watch_commits() -> None:
 
 def watch_few(database: Any) -> None:
     """The same for those of a few statements, the last of which goes out together with the commit."""
+    from app.lines import NOTHING_WRITTEN  # noqa: PLC0415
+
     run_few = database.run_few
 
     async def watched(self: Any, work: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -101,7 +103,7 @@ def watch_few(database: Any) -> None:
 
         async def marked(ask: Any) -> Any:
             async def marked_ask(*asked: Any, commit: bool = False) -> Any:
-                if commit:
+                if commit and NOTHING_WRITTEN not in asked:
                     reach(f"{name}:before_commit")
                 return await ask(*asked, commit=commit)
 

@@ -20,6 +20,7 @@ from app.jobs.schemas import JobView
 from app.jobs.settling import Heard
 from app.jobs.tables import WebhookDelivery
 from app.jobs.tokens import token_digest
+from app.lines import Asked, Few
 from app.verify.verifier import verify
 from tests import factories as make
 from tests.callbacks import rows
@@ -147,6 +148,22 @@ async def test_what_a_set_tells_is_byte_for_byte_what_one_alone_is_told(db):
     at = job.finished_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
     data = JobNews(job=JobView.of(job), sequence=job.event_count).model_dump_json()
     assert delivery.body == f'{{"type":"job.succeeded","timestamp":"{at}","data":{data}}}'
+
+
+async def test_who_begins_to_listen_while_a_set_is_settled_is_told_when_it_is_decided_alone(db):
+    caller, other = await make.make_tenant(db), await make.make_tenant(db)
+    intent, unheard = await make.taken(db, caller), await make.taken(db, other)
+
+    async def apply(ask: Few) -> Any:
+        async def later(*asked: Asked, commit: bool = False) -> Any:
+            if commit:
+                await rows.make_endpoint(db, caller, "https://caller.example/")
+            return await ask(*asked, commit=commit)
+
+        return await settling.settle(later, [heard(intent, make.success()), heard(unheard, make.success("req-2"))])
+
+    assert await db.run_few(apply) == [None, unheard.job.id]
+    assert (await make.look(db, intent.job)).status == "submitting"
 
 
 async def test_a_verdict_that_comes_twice_in_a_set_settles_once(db):

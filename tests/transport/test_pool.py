@@ -192,6 +192,25 @@ async def test_headers_that_never_end_are_given_up(begin):
             await http.get(server.url)
 
 
+async def test_an_answer_of_more_headers_than_anybody_reads_is_refused():
+    raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300 + b"Content-Length: 0\r\n\r\n"
+    async with raw_server(answering(raw)) as server, new_client(5) as http:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.get(server.url)
+
+
+async def test_no_more_connections_are_idle_than_may_be_busy_wherever_they_lead():
+    async with (
+        raw_server(answering(WHOLE)) as first,
+        raw_server(answering(WHOLE)) as second,
+        httpx.AsyncClient(transport=PooledTransport(at_once=1)) as http,
+    ):
+        for server in (first, second, first, second):
+            await http.get(server.url)
+
+    assert (first.connections, second.connections) == (1, 2)
+
+
 async def test_whoever_no_authority_vouches_for_is_not_spoken_to(tmp_path):
     made = issue(tmp_path, "localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
