@@ -1,4 +1,4 @@
-"""Reads: a page of the ledger."""
+"""Reads: an account, a page of the ledger."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,12 @@ from uuid import UUID
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing.tables import Kind, LedgerEntry
+from app.billing.tables import Account, Kind, LedgerEntry
+
+
+async def account(session: AsyncSession, tenant_id: UUID) -> Account:
+    """The tenant's account, which each has."""
+    return (await session.scalars(select(Account).where(Account.tenant_id == tenant_id))).one()
 
 
 async def page(

@@ -4,13 +4,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from sqlalchemy import select
 
 from app import paging
 from app.billing import queries
 from app.billing.prices import Quote, quote
 from app.billing.schemas import BalanceView, EntryView, LedgerPage
-from app.billing.tables import Account, Kind
+from app.billing.tables import Kind
 from app.catalog.catalog import Catalog
 from app.db import Database
 from app.errors import AppError, Fault, InvalidRequest, Unavailable, problems
@@ -50,8 +49,7 @@ async def balance(request: Request, caller: BillingReader) -> BalanceView:
     """What is available, what is held for unfinished jobs, and what was spent."""
     db: Database = request.app.state.db
     async with db.reading_as(caller.tenant_id) as session:
-        account = (await session.scalars(select(Account).where(Account.tenant_id == caller.tenant_id))).one()
-    return BalanceView.of(account)
+        return BalanceView.of(await queries.account(session, caller.tenant_id))
 
 
 @router.get(

@@ -6,11 +6,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing import queries as entries
 from app.billing.schemas import EXAMPLE_BALANCE, BalanceView
-from app.billing.tables import Account
 from app.db import Database, ask_in
 from app.errors import Unavailable, problems
 from app.jobs.states import ENDINGS, JobStatus
@@ -96,8 +95,7 @@ async def overview(request: Request, caller: JobsReader) -> Overview:
     async with db.reading_as(caller.tenant_id) as session:
         found = await read(session, caller.tenant_id)
         if Scope.BILLING_READ in caller.scopes:
-            account = (await session.scalars(select(Account).where(Account.tenant_id == caller.tenant_id))).one()
-            found.balance = BalanceView.of(account)
+            found.balance = BalanceView.of(await entries.account(session, caller.tenant_id))
     return found
 
 

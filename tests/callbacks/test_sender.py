@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+import httpx
 import pytest
 from sqlalchemy import select
 
 from app import clock
 from app.callbacks import outcomes, queries, replays, signing, targets
 from app.callbacks.outcomes import Why
-from app.callbacks.post import Answer
+from app.callbacks.post import Answer, post
 from app.callbacks.schedule import PAUSES_S
 from app.db import new_id
 from app.http import guarded_transport, new_client
@@ -30,6 +31,20 @@ from tests.world import run_once
 
 async def hangs(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
+
+
+async def test_no_step_of_a_post_has_a_time_of_its_own():
+    bounds = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        bounds.append(request.extensions["timeout"])
+        return httpx.Response(204, stream=httpx.ByteStream(b""))
+
+    async with new_client(1, transport=httpx.MockTransport(take)) as http:
+        answer = await post(http, "https://caller.example/", "{}", {}, timeout_s=5)
+
+    assert answer.delivered
+    assert bounds == [{}]
 
 
 async def sent(db, sender, *replies, **endpoint):

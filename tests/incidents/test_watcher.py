@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select, text, update
 from app.chores import Chore
 from app.errors import NotFound
 from app.fal.messages import Refused
-from app.incidents import queries
+from app.incidents import queries, watcher
 from app.incidents.kinds import KINDS, MOST, Kind
 from app.incidents.queries import IncidentClosed
 from app.incidents.tables import Incident
@@ -326,6 +326,8 @@ async def test_a_result_that_was_given_up_is_one_until_it_is_dismissed(db, inten
     await dismiss(db, one)
     await watch(db)
     assert (await only(db)).closed_at is not None
+    (kind,) = (kind for kind in KINDS if kind.name == "rescue_failed")
+    assert await db.run_few(partial(watcher._is_quiet, kind=kind))
     second = await make.taken(db, await make.make_tenant(db))
     await make.submit(db, second, "req-2")
     await make.report(db, second, make.success("req-2"))

@@ -8,7 +8,21 @@ from sqlalchemy.exc import OperationalError
 
 from app.db import Database
 from app.lines import Asked, Few
-from tests.world import run_once
+from tests.world import World, run_once
+
+
+async def attempts_of_two_rounds(world: World, db: Database) -> list[tuple[str, int]]:
+    """Status and attempts of an order after each of two rounds of dispatch over *db*; fal has it once, by then."""
+    job = await world.order()
+    dispatcher = replace(world.dispatcher, db=db)
+    found = []
+    for _ in range(2):
+        await run_once(dispatcher)
+        seen = await world.job(job["id"])
+        found.append((seen["status"], seen["attempts"]))
+    await db.close()
+    assert len(await world.books()) == 1
+    return found
 
 
 class AnswerLost(Database):
@@ -27,18 +41,9 @@ class AnswerLost(Database):
 
 
 async def test_a_take_that_may_be_committed_is_put_back_and_sent_once(world, database_url):
-    job = await world.order()
-    dispatcher = replace(world.dispatcher, db=AnswerLost(database_url))
+    db = AnswerLost(database_url)
 
-    await run_once(dispatcher)
-    unsent = await world.job(job["id"])
-    await run_once(dispatcher)
-    sent = await world.job(job["id"])
-    await dispatcher.db.close()
-
-    assert (unsent["status"], unsent["attempts"]) == ("queued", 1)
-    assert (sent["status"], sent["attempts"]) == ("submitted", 2)
-    assert len(await world.books()) == 1
+    assert await attempts_of_two_rounds(world, db) == [("queued", 1), ("submitted", 2)]
 
 
 class WritingLost(Database):
@@ -62,15 +67,6 @@ class WritingLost(Database):
 
 
 async def test_a_take_that_was_never_written_leaves_the_job_as_it_was(world, database_url):
-    job = await world.order()
-    dispatcher = replace(world.dispatcher, db=WritingLost(database_url))
+    db = WritingLost(database_url)
 
-    await run_once(dispatcher)
-    unsent = await world.job(job["id"])
-    await run_once(dispatcher)
-    sent = await world.job(job["id"])
-    await dispatcher.db.close()
-
-    assert (unsent["status"], unsent["attempts"]) == ("queued", 0)
-    assert (sent["status"], sent["attempts"]) == ("submitted", 1)
-    assert len(await world.books()) == 1
+    assert await attempts_of_two_rounds(world, db) == [("queued", 0), ("submitted", 1)]
