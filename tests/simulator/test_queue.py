@@ -1,9 +1,17 @@
 """The queue: order, wait, run, result, cancel."""
 
-import pytest
+import asyncio
+import json
+from typing import Any
 
+import httpx
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from app.simulator.app import create_simulator
+from app.simulator.config import SimulatorConfig
 from app.simulator.requests import State
-from tests.simulator.conftest import BASE, O3, Box, OpenBox
+from tests.simulator.conftest import AUTH, BASE, O3, PATIENCE_S, Box, OpenBox
 
 NOT_FOUND = {"status": "NOT_FOUND"}
 
@@ -320,19 +328,45 @@ async def test_stuck_requests_never_move(slow_box: Box):
     assert slow_box.request(running).state is State.IN_PROGRESS
 
 
-async def test_status_stream_ends_after_completed_and_is_kept_open_by_comments(open_box: OpenBox):
-    box = await open_box(queue_s=0.02, run_s=0.05, comment_s=0.01)
-    request_id = await box.submit()
+async def test_status_stream_ends_after_completed_and_is_kept_open_by_comments(served: Any):
+    app = create_simulator(SimulatorConfig(public_url=BASE, queue_s=10, run_s=10, comment_s=0.001))
+    fal = await served(lambda _: app)
+    clock = app.state.simulator.clock
+    clock.set(stopped=True)
+    said = []
 
-    stream = await box.client.get(f"/fal-ai/kling-video/requests/{request_id}/status/stream?logs=1")
+    async with httpx.AsyncClient(base_url=fal, headers=AUTH) as client:
+        order = {"prompt": "[[sim: video_s=0.1]]", "duration": "5"}
+        request_id = (await client.post(f"/{O3}", json=order)).json()["request_id"]
+        async with client.stream("GET", f"/fal-ai/kling-video/requests/{request_id}/status/stream?logs=1") as stream:
+            async for line in stream.aiter_lines():
+                if line.startswith("data: "):
+                    said.append(json.loads(line[6:])["status"])
+                elif line and said[-1:] != [line]:
+                    said.append(line)
+                    clock.set(advance_s=10 if line == ": ping" else 0)
 
-    lines = [line for line in stream.text.split("\n\n") if line]
     assert stream.headers["content-type"].startswith("text/event-stream")
-    assert lines[0].startswith(":")
-    assert ": ping" in lines
-    events = [line for line in lines if line.startswith("data: ")]
-    assert ["IN_QUEUE" in events[0], "IN_PROGRESS" in events[1], "COMPLETED" in events[2]] == [True] * 3
-    assert lines[-1] == events[-1]
+    assert said == [": connected", "IN_QUEUE", ": ping", "IN_PROGRESS", ": ping", "COMPLETED"]
+
+
+async def test_status_stream_tells_what_moves_while_a_slow_reader_takes_it(slow_box: Box):
+    request_id = await slow_box.submit()
+
+    async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            await send(message)
+            if message.get("body", b"").startswith(b"data: "):
+                slow_box.simulator.clock.set(advance_s=10)
+
+        await slow_box.app(scope, receive, sent)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(slowly), base_url=BASE, headers=AUTH) as reader:
+        async with asyncio.timeout(PATIENCE_S):
+            stream = await reader.get(f"/fal-ai/kling-video/requests/{request_id}/status/stream")
+
+    said = [json.loads(line[6:])["status"] for line in stream.text.split("\n\n") if line.startswith("data: ")]
+    assert said == ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 
 
 async def test_who_may_not_call_is_told_as_fal_tells(open_box: OpenBox):

@@ -91,16 +91,17 @@ def _logs(request: Request) -> list[dict[str, str]]:
 async def _stream(simulator: Simulator, request: Request, urls: str, *, logs: bool) -> AsyncIterator[str]:
     """The status again whenever it moves, until it ends; a comment now and then keeps the line open."""
     yield ": connected\n\n"
-    while True:
+    ended = False
+    while not ended:
+        # Looked at before anything is sent: what moves while the reader is slow is told next, not missed.
+        turn, ended = request.turn, request.ended
         said = json.dumps(status(simulator, request, urls, logs=logs))
         yield f"data: {said}\n\n"
-        if request.ended:
-            return
-        while True:
-            with anyio.move_on_after(simulator.config.comment_s):
+        while not ended and request.turn == turn:
+            with anyio.move_on_after(simulator.config.comment_s) as silence:
                 await request.change()
-                break
-            yield ": ping\n\n"
+            if silence.cancelled_caught:
+                yield ": ping\n\n"
 
 
 def result(simulator: Simulator, request: Request) -> Response:
