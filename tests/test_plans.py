@@ -260,12 +260,12 @@ async def show(session: AsyncSession, tenant: UUID) -> Any:
     return await ask_in(session, queries.ROWS, {"tenants": [tenant], "ids": [tenant]})
 
 
-async def find_verdicts(session: AsyncSession, tenant: UUID) -> Any:
-    return await ask_in(session, settling.FIND, {"tenants": [tenant], "digests": [b"x"]})
-
-
 async def settle_verdicts(session: AsyncSession) -> Any:
-    return await ask_in(session, settling.SETTLE, {"telling": False, "verdicts": "[]", "files": "[]"})
+    return await settling.settle(partial(ask_in, session), [])
+
+
+async def settle_and_tell_verdicts(session: AsyncSession) -> Any:
+    return await settling.settle_and_tell(few_in(session), [])
 
 
 async def tell(session: AsyncSession, tenant: UUID) -> Any:
@@ -333,8 +333,8 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "look": lambda _: look,
     "accept": lambda tenant: partial(accept, tenant=tenant),
     "show": lambda tenant: partial(show, tenant=tenant),
-    "find verdicts": lambda tenant: partial(find_verdicts, tenant=tenant),
     "settle verdicts": lambda _: settle_verdicts,
+    "settle verdicts that are told": lambda _: settle_and_tell_verdicts,
     "tell": lambda tenant: partial(tell, tenant=tenant),
     "deliver": lambda tenant: partial(deliver, tenant=tenant),
     "deliveries": lambda tenant: partial(told.page, tenant_id=tenant, chosen=ALL, **PAGE),

@@ -14,7 +14,7 @@ from app.files import addresses
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
-from app.lines import Ask, Asked
+from app.lines import Ask
 from app.tenants.caller import Caller
 
 T = TypeVar("T")
@@ -37,12 +37,7 @@ async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | Non
 
 async def rows(ask: Ask, keys: Collection[tuple[UUID, UUID]]) -> Sequence[Any]:
     """The jobs with these *keys* (tenant and id) as plain rows, which have a job's columns; in no order."""
-    return await ask(*asking(keys))
-
-
-def asking(keys: Collection[tuple[UUID, UUID]]) -> Asked:
-    """The statement that `rows` asks, for whoever asks it together with others."""
-    return ROWS, {"tenants": [tenant_id for tenant_id, _ in keys], "ids": [job_id for _, job_id in keys]}
+    return await ask(ROWS, {"tenants": [tenant_id for tenant_id, _ in keys], "ids": [job_id for _, job_id in keys]})
 
 
 def visible(caller: Caller) -> list[ColumnElement[bool]]:

@@ -177,8 +177,8 @@ async def test_the_receiver_takes_it_and_its_answer_is_lost(stage, caller, reply
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
 async def test_the_worker_is_killed_as_it_gives_up_what_nobody_wants_any_more(stage, caller, moment):
-    ordered = await caller.begin({"settle:before_commit": "hold"}, "api")
-    go_on = await stage.at_point(stage.api, "settle:before_commit")
+    ordered = await caller.begin({"settle_and_tell:before_commit": "hold"}, "api")
+    go_on = await stage.at_point(stage.api, "settle_and_tell:before_commit")
     stage.worker.kill()
     stage.worker.start(stage.points({f"given_up:{moment}": "kill"}))
 

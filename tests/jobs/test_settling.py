@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC
-from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from app.jobs.schemas import JobView
 from app.jobs.settling import Heard
 from app.jobs.tables import WebhookDelivery
 from app.jobs.tokens import token_digest
-from app.lines import Asked, Few
 from app.verify.verifier import verify
 from tests import factories as make
 from tests.callbacks import rows
@@ -59,7 +57,7 @@ async def left(db: Database, job: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 async def settle(db: Database, *members: Heard) -> list[Any]:
-    return await db.run_few(partial(settling.settle, heard=members))
+    return await settling.write(db, members, set())
 
 
 @pytest.mark.parametrize("submitted", [True, False], ids=["submitted", "submitting"])
@@ -150,20 +148,40 @@ async def test_what_a_set_tells_is_byte_for_byte_what_one_alone_is_told(db):
     assert delivery.body == f'{{"type":"job.succeeded","timestamp":"{at}","data":{data}}}'
 
 
-async def test_who_begins_to_listen_while_a_set_is_settled_is_told_when_it_is_decided_alone(db):
+async def test_where_nobody_is_known_to_listen_who_does_is_told_all_the_same(db):
     caller, other = await make.make_tenant(db), await make.make_tenant(db)
-    intent, unheard = await make.taken(db, caller), await make.taken(db, other)
+    await rows.make_endpoint(db, caller, "https://caller.example/")
+    told, unheard = await make.taken(db, caller), await make.taken(db, other)
+    listening: set[Any] = set()
 
-    async def apply(ask: Few) -> Any:
-        async def later(*asked: Asked, commit: bool = False) -> Any:
-            if commit:
-                await rows.make_endpoint(db, caller, "https://caller.example/")
-            return await ask(*asked, commit=commit)
+    ended = await settling.write(db, [heard(told, make.success()), heard(unheard, make.success("req-2"))], listening)
 
-        return await settling.settle(later, [heard(intent, make.success()), heard(unheard, make.success("req-2"))])
+    assert ended == [told.job.id, unheard.job.id]
+    assert [row.job_id for row in await rows.deliveries(db, caller)] == [told.job.id]
+    assert listening == {caller.tenant_id}
+    assert (await verify(db)).ok
 
-    assert await db.run_few(apply) == [None, unheard.job.id]
-    assert (await make.look(db, intent.job)).status == "submitting"
+
+async def test_those_of_whom_nobody_listens_any_more_are_settled_like_others(db):
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+
+    assert await settling.write(db, [heard(intent, make.success())], {caller.tenant_id}) == [intent.job.id]
+    assert await rows.deliveries(db, caller) == []
+    assert (await verify(db)).ok
+
+
+async def test_a_statement_alone_settles_those_of_whom_nobody_listens(db):
+    class OneRound(Database):
+        async def run_few(self, work: Any) -> Any:
+            raise AssertionError("a second round trip")
+
+    caller = await make.make_tenant(db)
+    intent = await make.taken(db, caller)
+    quick = OneRound.__new__(OneRound)
+    quick.__dict__.update(db.__dict__)
+
+    assert await settling.write(quick, [heard(intent, make.success())], set()) == [intent.job.id]
 
 
 async def test_a_verdict_that_comes_twice_in_a_set_settles_once(db):
@@ -195,7 +213,11 @@ async def test_what_needs_a_closer_look_is_left_out_and_its_neighbours_are_not(d
     assert [(await make.look(db, one.job)).status for one in (measured, elsewhere)] == ["submitting", "submitted"]
 
 
-@pytest.mark.parametrize("statement", [(settling, "SETTLE"), (outbox, "ADD")], ids=["settle", "tell"])
+@pytest.mark.parametrize(
+    "statement",
+    [(settling, "SETTLE"), (settling, "SETTLE_TO_TELL"), (outbox, "ADD")],
+    ids=["settle", "settle to tell", "tell"],
+)
 async def test_a_set_that_fails_leaves_every_job_as_it_was(db, statement, monkeypatch):
     caller = await make.make_tenant(db)
     await rows.make_endpoint(db, caller, "https://caller.example/")
