@@ -229,6 +229,10 @@ class Database:
         """`insist` for *work* that asks one statement, which must do nothing the second time."""
         return await _insisted(partial(self.run_one, work), for_s)
 
+    async def insist_few(self, work: Callable[[Few], Awaitable[T]], *, for_s: float) -> T:
+        """`insist` for *work* that asks a few."""
+        return await _insisted(partial(self.run_few, work), for_s)
+
     async def close(self) -> None:
         """Close every connection."""
         await self._lines.close()

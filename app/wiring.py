@@ -28,7 +28,7 @@ from app.files.reaching import Reach
 from app.http import download_transport, guarded_transport, new_client
 from app.incidents import queries as incidents
 from app.incidents.watcher import watch
-from app.jobs import inbox, lifecycle, thinning
+from app.jobs import inbox, keeping, thinning
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.expirer import Expirer
 from app.jobs.fairness import Caps
@@ -100,7 +100,7 @@ class Parts:
             db=self.db,
             http=self.files_http,
             storage=self.storage,
-            settle=lifecycle.files_settled,
+            note=keeping.note_ended,
             owner=self.owner,
             at_once=self.settings.rescue_at_once,
             lease_s=self.settings.lease_s,

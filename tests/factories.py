@@ -16,11 +16,14 @@ from app.callbacks.tables import Delivery
 from app.catalog.catalog import load
 from app.db import Database
 from app.fal.messages import Accepted, Outcome, Report
-from app.jobs import intake, lifecycle, taking
+from app.jobs import intake, keeping, lifecycle, taking
 from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.order import Order
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.jobs.taking import Intent
+from app.media import queries as media
+from app.media.download import Unfetched
+from app.media.rescuer import Ended, Kept
 from app.media.tables import Output
 from app.money import Price
 from app.tenants import minting
@@ -113,6 +116,15 @@ def failure(request_id: str = "req-1", outcome: Outcome = Outcome.FAILED) -> Rep
 
 async def report(db: Database, intent: Intent, news: Report, measured_s: Decimal | None = None) -> lifecycle.Applied:
     return await db.run(partial(lifecycle.reported, key=key_of(intent), report=news, measured_s=measured_s))
+
+
+async def keep(db: Database, job: JobKey | Job, error: Unfetched | None = None) -> None:
+    """Its files are in our own storage, or given up for *error*."""
+    async with db.session() as session:
+        files = await media.of_job(session, job.tenant_id, job.id)
+    kept = None if error else Kept("x", 1, b"0" * 32, "video/mp4", None)
+    members = [Ended(file, kept, error) for file in files]
+    assert all(await db.run_few(partial(keeping.note_ended, members=members)))
 
 
 async def look(db: Database, key: JobKey | Job) -> Job:

@@ -29,7 +29,20 @@ from app.files import queries as files
 from app.incidents import queries as incidents
 from app.incidents import watcher
 from app.incidents.kinds import KINDS, Kind
-from app.jobs import accepting, inbox, intake, lanes, news, overview, queries, settling, submits, taking, thinning
+from app.jobs import (
+    accepting,
+    inbox,
+    intake,
+    keeping,
+    lanes,
+    news,
+    overview,
+    queries,
+    settling,
+    submits,
+    taking,
+    thinning,
+)
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
 from app.jobs.news import BEGINNING, JobPlace, TenantPlace
@@ -39,6 +52,8 @@ from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.media import queries as media
 from app.media import rescuer
+from app.media.download import Unfetched
+from app.media.rescuer import Ended
 from app.media.tables import Output
 from app.tenants import audit, auth, known, minting
 from app.tenants.caller import Caller
@@ -278,6 +293,11 @@ async def note_failed(session: AsyncSession, tenant: UUID) -> Any:
     return await ask_in(session, rescuer.FAILED, {"told": told})
 
 
+async def note_ended(session: AsyncSession, tenant: UUID) -> Any:
+    file = Output(tenant_id=tenant, job_id=tenant, number=1, lease_token=1)
+    return await keeping.note_ended(few_in(session), [Ended(file, None, Unfetched("gone", "It is gone."))])
+
+
 async def look(session: AsyncSession) -> Any:
     return await (await session.connection()).exec_driver_sql(worker.LOOK)
 
@@ -325,6 +345,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
         for kind in Kinds
     },
     "rescue": lambda _: rescue,
+    "note ended files": lambda tenant: partial(note_ended, tenant=tenant),
     "note failed files": lambda tenant: partial(note_failed, tenant=tenant),
     "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),

@@ -50,6 +50,15 @@ def listeners(table: type[Any], kind: str) -> ScalarSelect[Any]:
     )
 
 
+def listeners_of(job: str, kind: str) -> str:
+    """The same in SQL, for rows named *job*; *kind* is an expression."""
+    return f"""(
+        SELECT array_agg(endpoints.id) FROM callback_endpoints AS endpoints
+        WHERE endpoints.tenant_id = {job}.tenant_id AND endpoints.disabled_at IS NULL
+            AND endpoints.events @> ARRAY[{kind}] AND (endpoints.url IS NOT NULL OR {job}.callback_url IS NOT NULL)
+    )"""  # noqa: S608 - of names in our own statements
+
+
 # The endpoint that stands for the jobs' own addresses has none itself.
 ADD: Final = """
     INSERT INTO callback_deliveries (

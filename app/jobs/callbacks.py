@@ -14,7 +14,6 @@ from app.callbacks import outbox
 from app.callbacks.events import EventType, body_of
 from app.jobs.callback_examples import EXAMPLES
 from app.jobs.schemas import JobView
-from app.jobs.tables import Job
 
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     410: {"description": "Don't call this address again"},
@@ -68,10 +67,9 @@ async def tell(session: AsyncSession, told: Iterable[Told]) -> None:
     await outbox.add(session, [each.news() for each in told])
 
 
-async def tell_safe(session: AsyncSession, job: Job, listeners: list[UUID] | None) -> None:
-    """Tell *listeners* that the job's files are safe; its number follows that of the job's last event."""
-    if listeners and job.safe_at is not None:
-        await tell(session, [Told(job, listeners, EventType.SAFE, job.safe_at, job.event_count + 1)])
+def safe(job: Any, listeners: Sequence[UUID]) -> Told:
+    """That the *job*'s files are safe; its number follows that of the job's last event."""
+    return Told(job, listeners, EventType.SAFE, job.safe_at, job.event_count + 1)
 
 
 def describe(webhooks: APIRouter) -> None:

@@ -286,36 +286,21 @@ async def _succeed(
     if job is not None:
         await ledger.charge(session, key.tenant_id, key.id, amount)
         if not media.add(session, key.tenant_id, key.id, report.output):
-            # Nothing to keep, so nothing to wait for.
-            await _settle_files(session, key, safe_at=func.now())
+            await _nothing_to_keep(session, key)
     return job
 
 
-async def files_settled(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> None:
-    """One of the job's files is safe, or given up; once none is under way any more, the job says which."""
-    # Two files may end side by side: the second waits here, and then sees the first.
-    mine = select(Job.id).where(Job.tenant_id == tenant_id, Job.id == job_id)
-    await session.execute(mine.with_for_update())
-    outputs = await media.of_job(session, tenant_id, job_id)
-    if any(file.due_at is not None for file in outputs):
-        return
-    lost = next((file.error for file in outputs if file.safe_at is None), None)
-    length = next((file.measured_seconds for file in outputs if file.measured_seconds is not None), None)
-    key = JobKey(tenant_id, job_id)
-    safe_at = None if lost else func.now()
-    await _settle_files(session, key, safe_at=safe_at, safe_error=lost or None, measured_seconds=length)
-
-
-async def _settle_files(session: AsyncSession, key: JobKey, **values: Any) -> None:
+async def _nothing_to_keep(session: AsyncSession, key: JobKey) -> None:
     settled = await session.execute(
         update(Job)
         .where(Job.tenant_id == key.tenant_id, Job.id == key.id)
-        .values(values)
+        .values(safe_at=func.now())
         .returning(Job, outbox.listeners(Job, EventType.SAFE))
         .execution_options(populate_existing=True)
     )
     job, listeners = settled.one()
-    await callbacks.tell_safe(session, job, listeners)
+    if listeners:
+        await callbacks.tell(session, [callbacks.safe(job, listeners)])
 
 
 async def _move_to_end(

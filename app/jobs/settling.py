@@ -113,15 +113,7 @@ SETTLE: Final = SETTLES.format(
 SETTLE_TO_TELL: Final = SETTLES.format(
     whom="true",
     job=queries.COLUMNS,
-    brought="""
-        SELECT *, (
-            SELECT array_agg(endpoints.id) FROM callback_endpoints AS endpoints
-            WHERE endpoints.tenant_id = job.tenant_id AND endpoints.disabled_at IS NULL
-                AND endpoints.events @> ARRAY['job.' || job.status]
-                AND (endpoints.url IS NOT NULL OR job.callback_url IS NOT NULL)
-        ) AS listeners
-        FROM job
-    """,
+    brought="SELECT *, " + outbox.listeners_of("job", "'job.' || job.status") + " AS listeners FROM job",  # noqa: S608
 )
 
 

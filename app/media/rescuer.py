@@ -6,26 +6,23 @@ what its successor keeps. It is called safe once it is whole, on disk, hashed an
 write. No transaction is open while bytes move.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
-from uuid import UUID
+from typing import Any, Final, NamedTuple, Protocol
 
 import httpx
 import structlog
 from pydantic_core import to_json
-from sqlalchemy import ColumnElement, and_, func, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
 from app.db import Database
 from app.gather import Gatherer
-from app.lines import Ask
-from app.media import mp4, queries
+from app.lines import Ask, Few
+from app.media import mp4
 from app.media.download import FEW, Limits, Unfetched, download
 from app.media.storage import FAILURES, Storage
 from app.media.tables import Output
@@ -35,9 +32,6 @@ log = structlog.get_logger()
 
 EXTRA: Final = timedelta(days=1)
 """How long past its likely end a file is still asked for: that end is an estimate."""
-
-Settle: TypeAlias = Callable[[AsyncSession, UUID, UUID], Awaitable[None]]
-"""Tells a job, in the same transaction, that one of its files is safe or given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +43,21 @@ class Kept:
     sha256: bytes
     content_type: str
     seconds: Decimal | None
+
+
+class Ended(NamedTuple):
+    """A file of which there is a copy now, or, with the reason, never will be."""
+
+    row: Output
+    kept: Kept | None
+    error: Unfetched | None = None
+
+
+class Note(Protocol):
+    """Writes down what became of files, and so of their jobs."""
+
+    async def __call__(self, ask: Few, members: Sequence[Ended]) -> Sequence[bool]:
+        """Whether each of *members* is noted; False for one that isn't ours to speak of any more."""
 
 
 class Failed(NamedTuple):
@@ -84,15 +93,17 @@ class Rescuer:
     db: Database
     http: httpx.AsyncClient
     storage: Storage
-    settle: Settle
+    note: Note
     owner: str
     at_once: int
     lease_s: float
     limits: Limits = field(default_factory=Limits)
+    _ended: Gatherer[Ended, bool] = field(init=False)
     _failed: Gatherer[Failed, None] = field(init=False)
 
     def __post_init__(self) -> None:
-        """What fails while earlier failures are being noted is noted together."""
+        """What ends while earlier ends are being noted is noted together; what fails, likewise."""
+        self._ended = Gatherer(self._note_ended)
         self._failed = Gatherer(self._note_failed)
 
     async def take(self, limit: int) -> list[Coroutine[Any, Any, None]]:
@@ -111,11 +122,11 @@ class Rescuer:
             final = _is_final(row, error)
             log.warning("output_not_kept", why=error.code, tries=row.tries, final=final, **facts)
             if final:
-                await self.db.insist(partial(self._give_up, row=row, error=error), for_s=self.lease_s)
+                await self._ended(Ended(row, None, error))
             else:
                 await self._failed(Failed(row, error))
             return
-        if await self.db.insist(partial(self._note_safe, row=row, kept=kept), for_s=self.lease_s):
+        if await self._ended(Ended(row, kept)):
             log.info("output_kept", size=kept.size, **facts)
             return
         # Somebody else has it, or will: one copy is enough.
@@ -146,39 +157,8 @@ class Rescuer:
             return None
         return await mp4.length_s(partial(self.storage.read, path), size)
 
-    async def _note_safe(self, session: AsyncSession, row: Output, kept: Kept) -> bool:
-        noted = await session.execute(
-            update(Output)
-            .where(*_ours(row))
-            .values(
-                path=kept.path,
-                size=kept.size,
-                sha256=kept.sha256,
-                content_type=kept.content_type,
-                measured_seconds=kept.seconds,
-                safe_at=func.now(),
-                due_at=None,
-                lease_owner=None,
-                error=None,
-            )
-            .execution_options(synchronize_session=False)
-        )
-        if noted.rowcount:  # type: ignore[attr-defined]
-            await self.settle(session, row.tenant_id, row.job_id)
-            return True
-        # The answer to an earlier commit may have got lost; then this very copy is the one that counts.
-        now = await queries.get(session, row.tenant_id, row.job_id, row.number)
-        return now is not None and now.path == kept.path
-
-    async def _give_up(self, session: AsyncSession, row: Output, error: Unfetched) -> None:
-        noted = await session.execute(
-            update(Output)
-            .where(*_ours(row))
-            .values(error=error.told(), given_up_at=func.now(), due_at=None, lease_owner=None)
-            .execution_options(synchronize_session=False)
-        )
-        if noted.rowcount:  # type: ignore[attr-defined]
-            await self.settle(session, row.tenant_id, row.job_id)
+    async def _note_ended(self, members: Sequence[Ended]) -> Sequence[bool]:
+        return await self.db.insist_few(partial(self.note, members=members), for_s=self.lease_s)
 
     async def _note_failed(self, members: Sequence[Failed]) -> Sequence[None]:
         return await self.db.insist_one(partial(failed, members=members), for_s=self.lease_s)
@@ -205,9 +185,3 @@ def _is_final(row: Output, error: Unfetched) -> bool:
     if error.most_tries is not None:
         return row.tries >= error.most_tries
     return row.tries >= FEW and clock.now() > row.vanishes_at + EXTRA
-
-
-def _ours(row: Output) -> tuple[ColumnElement[bool], ...]:
-    """The row, for as long as nobody took it after us."""
-    same = and_(Output.tenant_id == row.tenant_id, Output.job_id == row.job_id, Output.number == row.number)
-    return same, Output.lease_token == row.lease_token, Output.due_at.is_not(None)

@@ -60,8 +60,8 @@ KILLS = cases(
     Case("worker", "file:before_call"),
     Case("worker", "file:sent"),
     Case("worker", "file:answered", quick=True),
-    Case("worker", "_note_safe:before_commit"),
-    Case("worker", "_note_safe:after_commit"),
+    Case("worker", "note_ended:before_commit"),
+    Case("worker", "note_ended:after_commit"),
 )
 
 
@@ -76,7 +76,7 @@ def commits(*quick: str) -> list[Any]:
         "reported": UNHEARD,
         # The rescuer's two: it takes a file, and notes its copy.
         "claim": "",
-        "_note_safe": "",
+        "note_ended": "",
     }
     return cases(
         *(
@@ -136,7 +136,7 @@ DONE: Final = {
     "settle": "SELECT FROM jobs WHERE status = 'succeeded'",
     "reported": "SELECT FROM jobs WHERE status = 'succeeded'",
     "claim": "SELECT FROM outputs WHERE lease_token > 0",
-    "_note_safe": "SELECT FROM jobs WHERE safe_at IS NOT NULL",
+    "note_ended": "SELECT FROM jobs WHERE safe_at IS NOT NULL",
 }
 
 

@@ -20,6 +20,7 @@ from app.incidents.tables import Incident
 from app.incidents.watcher import watch
 from app.jobs import lifecycle
 from app.jobs.tables import Attempt, FalAccount, Job
+from app.media.download import Unfetched
 from app.media.tables import Output
 from app.verify.kept import kept
 from app.verify.verifier import verify
@@ -309,10 +310,8 @@ async def test_a_locked_account_is_one_for_all_its_jobs_until_it_opens(db):
 
 
 async def given_up(db, intent, minutes):
+    await make.keep(db, intent.job, Unfetched("too_large", "No."))
     await earlier(db, Output, given_up_at=minutes)
-    async with db.session() as session:
-        await session.execute(update(Output).values(due_at=None, error={"code": "too_large", "detail": "No."}))
-        await lifecycle.files_settled(session, intent.job.tenant_id, intent.job.id)
 
 
 async def test_a_result_that_was_given_up_is_one_until_it_is_dismissed(db, intent):

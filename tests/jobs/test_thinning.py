@@ -14,7 +14,7 @@ from app.callbacks.tables import DeliveryStatus
 from app.jobs import lifecycle, thinning
 from app.jobs.tables import Job, JobEvent
 from app.jobs.thinning import thin
-from app.media.tables import Output
+from app.media.download import Unfetched
 from app.settings import Settings, SettingsError
 from app.verify.verifier import verify
 from tests import factories as make
@@ -41,10 +41,7 @@ async def failed(db, caller, **order):
 async def delivered(db, caller, **order):
     """A job with its video in our own storage."""
     job = await rows.finished(db, caller, **order)
-    kept = {"due_at": None, "safe_at": func.now(), "path": "x", "size": 1, "sha256": b"0" * 32}
-    async with db.session() as session:
-        await session.execute(update(Output).where(Output.job_id == job.id).values(kept))
-    await db.run(partial(lifecycle.files_settled, tenant_id=job.tenant_id, job_id=job.id))
+    await make.keep(db, job)
     return await make.look(db, job)
 
 
@@ -126,12 +123,7 @@ async def test_what_somebody_may_still_need_stays_whole(db, caller):
     told = await delivered(db, caller, callback_url="https://caller.example/")
     lost = await make.taken(db, caller, make.an_order())
     await db.run(partial(lifecycle.lost, key=make.key_of(lost), why="test"))
-    error = {"code": "gone", "detail": "Its server answers 404."}
-    async with db.session() as session:
-        await session.execute(
-            update(Output).where(Output.job_id == given_up.id).values(due_at=None, error=error, given_up_at=func.now())
-        )
-    await db.run(partial(lifecycle.files_settled, tenant_id=given_up.tenant_id, job_id=given_up.id))
+    await make.keep(db, given_up, Unfetched("gone", "Its server answers 404."))
     young = await failed(db, caller)
     waiting = await make.accept(db, caller)
     await two_years_later(db)

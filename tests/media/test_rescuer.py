@@ -5,7 +5,9 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
+from operator import attrgetter
 
 import httpx
 import pytest
@@ -15,15 +17,17 @@ from sqlalchemy.exc import IntegrityError
 from app import clock, leases
 from app.fal.messages import Outcome, Report
 from app.http import download_transport, new_client
-from app.jobs import lifecycle
+from app.jobs import keeping
 from app.media import queries
 from app.media import rescuer as rescuing
 from app.media.download import Unfetched
-from app.media.rescuer import Rescuer
+from app.media.rescuer import Ended, Kept, Rescuer
 from app.media.storage import Storage
 from app.media.tables import Output
+from app.verify.verifier import verify
 from app.worker import work
 from tests import factories as make
+from tests.callbacks import rows as callbacks
 from tests.media.test_download import TINY, says, serving, trickle
 from tests.media.test_storage import some
 from tests.world import build, run_once
@@ -49,7 +53,7 @@ def rescuer_of(db, tmp_path, http, **changes):
         db=db,
         http=http,
         storage=Storage(None, tmp_path / "outputs"),
-        settle=lifecycle.files_settled,
+        note=keeping.note_ended,
         owner="test",
         at_once=4,
         lease_s=60,
@@ -136,6 +140,88 @@ async def test_what_fails_together_is_noted_each_for_itself_and_who_lost_a_lease
     assert [file.due_at < lease.due_at for file, lease in zip(after, before, strict=True)] == [True, False, True]
 
 
+def copied(row, path="a/b"):
+    return Ended(row, Kept(path, 7, b"7" * 32, "video/webm", Decimal("5.25")))
+
+
+async def note(db, *members):
+    return await db.run_few(partial(keeping.note_ended, members=members))
+
+
+async def leased(db, jobs):
+    """The one file of each job, taken."""
+    rows = await db.run(partial(leases.claim, table=Output, owner="a", limit=9, lease_s=60))
+    return [next(row for row in rows if row.job_id == job.id) for job in jobs]
+
+
+async def test_what_ends_together_is_noted_each_for_itself_and_told_to_whom_it_concerns(db):
+    ours, theirs = await make.make_tenant(db), await make.make_tenant(db)
+    await callbacks.make_endpoint(db, ours, "https://ours.example/", events=["job.safe"])
+    jobs = [await finished(db, f"https://fal.example/{n}", caller=theirs if n == 2 else ours) for n in range(4)]
+    safe, gone, unheard, late = await leased(db, jobs)
+    async with db.session() as session:
+        await session.execute(text("UPDATE outputs SET lease_token = 9 WHERE job_id = :id"), {"id": late.job_id})
+    error = Unfetched("gone", "Its server answers 404.")
+
+    assert await note(db, copied(late), Ended(gone, None, error), copied(unheard), copied(safe)) == [
+        False,
+        True,
+        True,
+        True,
+    ]
+
+    now = [await make.look(db, job) for job in jobs]
+    assert [job.safe_at is not None for job in now] == [True, False, True, False]
+    assert [job.safe_error for job in now] == [None, error.told(), None, None]
+    assert [job.measured_seconds for job in now] == [Decimal("5.250"), None, Decimal("5.250"), None]
+    (kept,) = await files_of(db, jobs[0])
+    assert (kept.path, kept.size, kept.sha256, kept.content_type) == ("a/b", 7, b"7" * 32, "video/webm")
+    (told,) = await callbacks.deliveries(db, ours)
+    assert (told.type, told.job_id, told.sequence) == ("job.safe", jobs[0].id, now[0].event_count + 1)
+    assert await callbacks.deliveries(db, theirs) == []
+    assert (await verify(db)).ok
+
+
+async def test_what_was_noted_by_a_commit_whose_answer_got_lost_is_noted(db):
+    caller = await make.make_tenant(db)
+    await callbacks.make_endpoint(db, caller, "https://ours.example/", events=["job.safe"])
+    job = await finished(db, "https://fal.example/1", caller=caller)
+    (row,) = await leased(db, [job])
+
+    assert await note(db, copied(row)) == [True]
+    assert await note(db, copied(row)) == [True]
+    assert await note(db, copied(row, "somebody/else's")) == [False]
+    assert len(await callbacks.deliveries(db, caller)) == 1
+
+
+async def test_files_of_a_job_that_end_side_by_side_make_it_safe_once(db):
+    caller = await make.make_tenant(db)
+    await callbacks.make_endpoint(db, caller, "https://ours.example/", events=["job.safe"])
+    job = await finished(db, *(f"https://fal.example/{n}" for n in range(6)), caller=caller)
+    rows = await db.run(partial(leases.claim, table=Output, owner="a", limit=9, lease_s=60))
+
+    await asyncio.gather(*(note(db, *map(copied, rows[at : at + 2])) for at in range(0, 6, 2)))
+
+    assert (await make.look(db, job)).safe_at is not None
+    assert len(await callbacks.deliveries(db, caller)) == 1
+
+
+async def test_a_job_says_why_the_first_of_its_lost_files_is(db):
+    job = await finished(db, *(f"https://fal.example/{n}" for n in range(3)))
+    rows = sorted(
+        await db.run(partial(leases.claim, table=Output, owner="a", limit=9, lease_s=60)), key=attrgetter("number")
+    )
+
+    await note(db, Ended(rows[2], None, Unfetched("too_large", "No.")), copied(rows[0]))
+    before = await make.look(db, job)
+    await note(db, Ended(rows[1], None, Unfetched("gone", "It is gone.")))
+
+    assert (before.safe_at, before.safe_error) == (None, None)
+    after = await make.look(db, job)
+    assert after.safe_error is not None
+    assert (after.safe_at, after.safe_error["code"], after.measured_seconds) == (None, "gone", Decimal("5.250"))
+
+
 async def test_a_redirect_to_a_private_address_is_given_up(db, rescuer):
     async with serving(says("302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0")) as url:
         job = await finished(db, url)
@@ -215,10 +301,10 @@ async def test_a_commit_whose_answer_got_lost_keeps_the_copy(db, tmp_path, monke
     rescuer = rescuer_of(db, tmp_path, http)
 
     async def twice(work, *, for_s):
-        await db.run(work)
-        return await db.run(work)
+        await db.run_few(work)
+        return await db.run_few(work)
 
-    monkeypatch.setattr(db, "insist", twice)
+    monkeypatch.setattr(db, "insist_few", twice)
     await run_once(rescuer)
 
     (file,) = await files_of(db, job)
