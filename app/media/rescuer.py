@@ -139,7 +139,7 @@ class Rescuer:
         path = f"{folder}/{row.lease_token}"
         try:
             if row.tries > 1:
-                await self.storage.sweep(folder)
+                await self.storage.sweep(folder, before=row.lease_token)
             async with download(self.http, row.source_url, self.limits) as coming:
                 content_type = media_type(row.content_type, coming.content_type)
                 await self.storage.put(path, coming.parts(), content_type)

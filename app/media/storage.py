@@ -96,14 +96,19 @@ class Storage:
         if root := self._root:
             await asyncio.to_thread(_clear, root / path)
 
-    async def sweep(self, folder: str) -> None:
-        """Clear *folder* of what workers that died left in it, halves and wholes."""
+    async def sweep(self, folder: str, before: int) -> None:
+        """
+        Clear *folder* of what workers that died left in it, halves and wholes, under numbers *before* this one.
+
+        Whoever sweeps may itself be late, and must not take what its successor keeps.
+        """
         if root := self._root:
-            await asyncio.to_thread(_sweep, root / folder)
+            await asyncio.to_thread(_sweep, root / folder, before)
             return
         async for found in obstore.list(self._store, f"{folder}/"):
             for file in found:
-                await self.drop(file["path"])
+                if _is_before(file["path"].rpartition("/")[2], before):
+                    await self.drop(file["path"])
 
 
 def _to_disk(path: Path) -> None:
@@ -116,13 +121,19 @@ def _to_disk(path: Path) -> None:
             os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, before: int) -> None:
     # A folder's half-written files have names that obstore itself doesn't list.
     for file in folder.glob("*"):
-        file.unlink(missing_ok=True)
+        if _is_before(file.name, before):
+            file.unlink(missing_ok=True)
+
+
+def _is_before(name: str, number: int) -> bool:
+    # obstore writes beside the file first, under its name with "#" and a number.
+    own = name.partition("#")[0]
+    return own.isdigit() and int(own) < number
 
 
 def _clear(path: Path) -> None:
-    # obstore writes beside the file first, under its name with "#" and a number.
     for half in path.parent.glob(f"{path.name}#*"):
         half.unlink(missing_ok=True)

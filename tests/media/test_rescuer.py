@@ -258,6 +258,23 @@ async def test_what_vanishes_soonest_is_copied_first(db, tmp_path):
     assert asked == [soon]
 
 
+async def test_a_worker_that_lost_its_lease_leaves_its_successors_copy_alone(db, tmp_path):
+    failing = httpx.MockTransport(lambda _: httpx.Response(503))
+    job = await finished(db, "https://x.example/1")
+    await run_once(rescuer_of(db, tmp_path, new_client(1, transport=failing)))
+    http, _ = answering(lambda request: httpx.Response(200, content=some(b"x")))
+    await make.let_time_pass(db)
+
+    (late,) = await rescuer_of(db, tmp_path, http).take(1)
+    await make.let_time_pass(db)
+    await run_once(rescuer_of(db, tmp_path, http, owner="successor"))
+    await late
+
+    (file,) = await files_of(db, job)
+    assert file.safe_at is not None
+    assert await Storage(None, tmp_path / "outputs").size(file.path) == 1
+
+
 async def test_a_full_disk_is_told_and_tried_again(db, tmp_path):
     http, _ = answering(lambda request: httpx.Response(200, content=some(b"x")))
     (tmp_path / "outputs").write_text("a file, not a folder")

@@ -59,17 +59,18 @@ async def test_what_a_killed_worker_left_is_swept(folder):
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     await storage.put("a/1/2", some(b"whole"), "video/mp4")
+    await storage.put("a/1/10", some(b"my successor's"), "video/mp4")
     await storage.put("a/2/1", some(b"other"), "video/mp4")
 
-    await storage.sweep("a/1")
+    await storage.sweep("a/1", before=9)
 
-    assert names(folder) == ["a/2/1"]
+    assert names(folder) == ["a/1/10", "a/2/1"]
 
 
 async def test_sweeping_nothing_is_fine(folder):
     storage = Storage(None, folder)
 
-    await storage.sweep("a/1")
+    await storage.sweep("a/1", before=9)
     await storage.drop("a/1/1")
 
 
