@@ -58,12 +58,14 @@ async def note(
         noted, values = Noted.AGAIN, {"due_at": func.now() + timedelta(seconds=wait_s), "lease_owner": None}
     else:
         noted, values = Noted.DEAD, _dead(Why.GONE if answer.gone else Why.EXHAUSTED)
+    # The answer to an earlier commit may have got lost; then this try is on record.
+    if await session.get(Attempt, (parcel.tenant_id, attempt_id)) is not None:
+        return noted
     kept = await session.execute(
         update(Delivery).where(*_ours(parcel)).values(values).execution_options(synchronize_session=False)
     )
     if not kept.rowcount:  # type: ignore[attr-defined]
-        # The answer to an earlier commit may have got lost; then this try is on record.
-        return noted if await session.get(Attempt, (parcel.tenant_id, attempt_id)) else None
+        return None
     session.add(
         Attempt(
             tenant_id=parcel.tenant_id,

@@ -339,17 +339,23 @@ async def test_who_lost_the_lease_can_not_note_what_came(db, sender):
     assert (delivery.status, [tried.status_code for tried in await rows.attempts(db, caller)]) == ("delivered", [200])
 
 
-async def test_noting_twice_after_a_lost_answer_of_the_database_notes_once(db, sender):
+@pytest.mark.parametrize(
+    ("answer", "became"),
+    [
+        (Answer(200, None, "", 1), "delivered"),
+        (Answer(500, "refused", "", 1), "again"),
+        (Answer(410, "refused", "", 1), "dead"),
+    ],
+)
+async def test_noting_twice_after_a_lost_answer_of_the_database_notes_once(db, sender, answer, became):
     caller = await make.make_tenant(db)
     await rows.make_tests(db, await rows.make_endpoint(db, caller, "http://127.0.0.1:1024/"))
     (parcel,) = await sender._parcels(1)
-    note = partial(
-        outcomes.note, parcel=parcel, answer=Answer(200, None, "", 1), attempt_id=new_id(), disable_after_s=1000
-    )
+    note = partial(outcomes.note, parcel=parcel, answer=answer, attempt_id=new_id(), disable_after_s=1000)
 
     noted = [await db.run(note) for _ in range(2)]
 
-    assert noted == ["delivered", "delivered"]
+    assert noted == [became, became]
     assert len(await rows.attempts(db, caller)) == 1
 
 
