@@ -44,13 +44,13 @@ class Runs:
         """The time of *request* is over: end it, now or once its video is there."""
         order = _fields(request.order())
         if _edits(request):
-            self._spawn(self._finish_edit(request, order))
+            self._spawn(self._finish_edit(request, request.turn, order))
             return
         shape = shape_of(request.endpoint, order)
         if request.script.outcome != "ok" or self._clips.ready(_delivered(request, shape)) is not None:
             self._finish(request, order, shape)
         else:
-            self._spawn(self._finish_late(request, order, shape))
+            self._spawn(self._finish_late(request, request.turn, order, shape))
 
     def stopped(self, request: Request) -> Result:
         """A running *request* is cancelled in time; some say that it costs all the same."""
@@ -70,20 +70,18 @@ class Runs:
                 found.append(problem | {"type": "file_download_error", "input": order[name]})
         return found
 
-    async def _finish_late(self, request: Request, order: dict[str, Any], shape: Shape) -> None:
-        turn = request.turn
+    async def _finish_late(self, request: Request, turn: int, order: dict[str, Any], shape: Shape) -> None:
         if request.script.outcome == "ok":
             await self._clips.make(_delivered(request, shape))
         # A cancel may have ended it meanwhile.
         if request.turn == turn:
             self._finish(request, order, shape)
 
-    async def _finish_edit(self, request: Request, order: dict[str, Any]) -> None:
-        turn = request.turn
+    async def _finish_edit(self, request: Request, turn: int, order: dict[str, Any]) -> None:
         _, file = self._files.behind(order.get("video_url"))
         input_s = await self._clips.length(self._files.folder / file.name) if file is not None else None
         if request.turn == turn:
-            await self._finish_late(request, order, shape_of(request.endpoint, order, input_s=input_s))
+            await self._finish_late(request, turn, order, shape_of(request.endpoint, order, input_s=input_s))
 
     def _finish(self, request: Request, order: dict[str, Any], shape: Shape) -> None:
         units, amount = self._charge(request, order, shape)

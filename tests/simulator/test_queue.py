@@ -293,6 +293,36 @@ async def test_cancelled_while_running_it_ends_as_the_script_says(slow_box: Box,
     assert (request.result.code, str(request.result.amount)) == (code, billed)
 
 
+async def test_cancelled_just_before_a_late_video_it_ends_once(slow_box: Box, monkeypatch: pytest.MonkeyPatch):
+    clips, made = slow_box.simulator.clips, asyncio.Event()
+    ready, make, making = clips.ready, clips.make, []
+
+    async def later(shape: Any) -> Any:
+        await made.wait()
+        return await make(shape)
+
+    def begun(shape: Any) -> Any:
+        making.append(asyncio.ensure_future(later(shape)))
+        return making[-1]
+
+    monkeypatch.setattr(clips, "ready", lambda shape: ready(shape) if made.is_set() else None)
+    monkeypatch.setattr(clips, "make", begun)
+    request_id = await slow_box.submit(script={"cancel": "stop"})
+    await slow_box.advance(10)
+    request, clock = slow_box.request(request_id), slow_box.simulator.clock
+
+    clock.set(advance_s=10)
+    slow_box.simulator.queue.cancel(request)
+    clock.run_due()
+    await slow_box.settle()
+    made.set()
+    await asyncio.gather(*making)
+    await slow_box.settle()
+
+    assert request.result is not None
+    assert (request.result.code, str(request.result.amount)) == (499, "0")
+
+
 async def test_cancel_after_the_end_is_too_late_and_of_nothing_is_not_found(box: Box):
     request_id = await box.submit()
     await box.ended(request_id)
