@@ -76,13 +76,13 @@ async def find(session: AsyncSession, text: str) -> Caller | None:
 
 async def find_keys(db: Database, known: Known, wanted: Sequence[bytes]) -> list[Caller | None]:
     """The callers that the digests *wanted* stand for, and, with the same statement, those *known* ones that lapse."""
-    every = [*wanted, *known.lapsing()]
+    every, forgotten = [*wanted, *known.lapsing()], known.forgotten
     found = await db.run_one(lambda ask: ask(FIND_KEYS, {"digests": every}))
     keys = {key.digest: key for key in found}
     callers = [_of_key(keys.get(each), to_be=each) for each in every]
-    for number, (each, caller) in enumerate(zip(every, callers, strict=True)):
-        # What was asked along may have been revoked here meanwhile, and forgotten; then it stays so.
-        if number < len(wanted) or known.look(each) is not None:
+    # What was revoked here meanwhile is forgotten, and stays so.
+    if known.forgotten == forgotten:
+        for each, caller in zip(every, callers, strict=True):
             known.remember(each, caller)
     return callers[: len(wanted)]
 
@@ -95,9 +95,11 @@ def finder(db: Database, known: Known) -> Callable[[str, bytes], Awaitable[Calle
     async def found(text: str, wanted: bytes) -> Caller | None:
         if not text.startswith(TOKEN_PREFIX):
             return await together(wanted)
+        forgotten = known.forgotten
         async with db.session() as session:
             caller = await find(session, text)
-        known.remember(wanted, caller)
+        if known.forgotten == forgotten:
+            known.remember(wanted, caller)
         return caller
 
     return found

@@ -53,6 +53,8 @@ class Known:
         self._asked = Rates(now=now)
         self._failed = Rates(now=now)
         self._used: set[tuple[UUID, UUID]] = set()
+        self.forgotten = 0
+        """How often something was forgotten: what was asked for before, and answered after, may be out of date."""
 
     def look(self, digest: bytes) -> Caller | None:
         """The caller that *digest* was found to be a moment ago, or None."""
@@ -99,6 +101,7 @@ class Known:
 
     def forget(self, id_: UUID) -> None:
         """The key or token *id_* was changed or revoked: look again."""
+        self.forgotten += 1
         gone = [
             digest
             for digest, (_, caller) in self._callers.items()

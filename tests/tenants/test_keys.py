@@ -194,22 +194,24 @@ async def test_a_key_in_use_is_looked_up_along_with_another_and_found_to_be_revo
     assert known.look(digest(kept["key"])) is not None
 
 
-async def test_a_key_that_is_revoked_here_while_it_is_renewed_stays_forgotten(backend, db, monkeypatch):
+@pytest.mark.parametrize("which", ["renewed", "looked up"])
+async def test_a_key_that_is_revoked_here_while_it_is_asked_for_stays_forgotten(backend, db, monkeypatch, which):
     known = backend._transport.app.state.known
     used, third = [await new_key(backend) for _ in range(2)]
     assert [await works(backend, used) for _ in range(2)] == [200, 200]
     at_s, run_one = known._now(), Database.run_one
+    revoked = used if which == "renewed" else third
 
     async def revoked_meanwhile(self, work):
         found = await run_one(self, work)
-        known.forget(UUID(used["id"]))
+        known.forget(UUID(revoked["id"]))
         return found
 
     monkeypatch.setattr(Database, "run_one", revoked_meanwhile)
     known._now = lambda: at_s + REMEMBERED_S - RENEWED_S / 2
     assert await works(backend, third) == 200
 
-    assert known.look(digest(used["key"])) is None
+    assert known.look(digest(revoked["key"])) is None
 
 
 async def test_a_remembered_key_asks_the_database_nothing(backend, monkeypatch):
