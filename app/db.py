@@ -111,7 +111,8 @@ def made(column: Any, after: datetime | None, before: datetime | None) -> list[C
 
 async def ask_in(session: AsyncSession, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     """An `Ask` within the transaction of *session*."""
-    return (await (await session.connection()).exec_driver_sql(statement, dict(values))).all()
+    found = await (await session.connection()).exec_driver_sql(statement, dict(values))
+    return found.all() if found.returns_rows else []
 
 
 class Database:

@@ -5,6 +5,7 @@ Beneath, the same files are used again: making and dropping a database copies an
 longer than most tests. Deleting rows takes a thousandth of that. What can't be made as new this way is dropped.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from uuid import uuid4
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import Database
 from app.lines import Asked, Few
 
 # By the time its turn comes again, the connections of the test before last are gone for sure.
@@ -123,3 +126,13 @@ def few_in(session: AsyncSession) -> Few:
         return [rows.all() if rows.returns_rows else [] for rows in done]
 
     return ask
+
+
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def done_or_blocked(db: Database, task: "asyncio.Task[Any]") -> None:
+    """Wait until *task* is over, or some statement in *db* waits for a lock."""
+    async with asyncio.timeout(10):
+        while not task.done() and not await db.run(lambda session: session.scalar(text(BLOCKED))):
+            await asyncio.sleep(0.01)

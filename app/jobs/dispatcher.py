@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import clock, leases
-from app.db import Database
+from app.db import Database, ask_in
 from app.fal.accounts import Account, Accounts
 from app.fal.messages import Accepted, Lost, Refused, job_error
 from app.files import addresses
@@ -70,7 +70,7 @@ class Dispatcher:
                 raise
             # Perhaps only the answer to the commit got lost. That nothing was sent, nobody else will ever know.
             log.warning("take_unsure", jobs=len(keys), why=type(error).__name__)
-            return [self._record(partial(_put_back, keys=keys))]
+            return [self._record(partial(_put_back, keys=keys, names=list(self.caps.accounts)))]
         return [self._submit(intent) for intent in taken]
 
     async def _submit(self, intent: Intent) -> None:
@@ -152,7 +152,10 @@ async def _note_refused(session: AsyncSession, intent: Intent, key: AttemptKey, 
     return locked
 
 
-async def _put_back(session: AsyncSession, keys: Sequence[AttemptKey]) -> None:
+async def _put_back(session: AsyncSession, keys: Sequence[AttemptKey], names: Sequence[str]) -> None:
+    # The take holds its accounts until it is over; so does who waits for them know what became of it.
+    for statement in (accounts.ADD, accounts.HOLD):
+        await ask_in(session, statement, {"names": names})
     reason = job_error(
         None, None, kind="not_sent", text="The database was away before anything was sent.", retryable=True
     )
