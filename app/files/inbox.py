@@ -171,7 +171,8 @@ class Inbox:
 
 async def remove(db: Database, storage: Storage, tenant_id: UUID, file_id: UUID, path: str) -> None:
     """Remove the bytes and then the row of a file that isn't seen. Raises what storage or database raise."""
-    seen = select(File.id).where(File.tenant_id == tenant_id, File.id == file_id, File.stored_at.is_not(None))
+    # A commit that shows it may be under way although its answer got lost: the lock waits for what becomes of it.
+    seen = select(File.stored_at).where(File.tenant_id == tenant_id, File.id == file_id).with_for_update()
     async with db.session() as session:
         if await session.scalar(seen) is not None:
             return

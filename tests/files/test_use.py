@@ -1,5 +1,6 @@
 """Files in the inputs of jobs: kept, named by data: URIs too, reached by fal, and let go of afterwards."""
 
+import asyncio
 import base64
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -8,7 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.files.pruner import prune
 from app.files.tables import File, FileUse
@@ -16,6 +17,7 @@ from app.jobs import lifecycle
 from app.jobs.tables import Attempt
 from app.settings import DEFAULT
 from tests import factories as make
+from tests.databases import done_or_blocked
 from tests.files import samples
 from tests.world import build
 
@@ -335,3 +337,21 @@ async def test_an_ended_job_needs_no_file_any_more(world):
         assert (await session.scalars(select(FileUse))).all() == []
         (attempt,) = await session.scalars(select(Attempt))
     assert list(attempt.sent_urls) == [file["url"]]
+
+
+async def test_what_is_discarded_while_a_commit_that_shows_it_is_under_way_stays(world):
+    answer = await world.api.post("/v1/files", content=samples.PNG)
+    (file,) = await files(world)
+    inbox = world.parts.inbox
+    async with world.db.session() as session:
+        await session.execute(text("UPDATE files SET stored_at = NULL"))
+
+    async with world.db.session() as session:
+        await session.execute(text("UPDATE files SET stored_at = now()"))
+        # As by who got no answer to that commit, and takes it for undone.
+        discarding = asyncio.create_task(inbox.discard(file.tenant_id, file.id, file.path))
+        await done_or_blocked(world.db, discarding)
+    await discarding
+
+    assert await world.parts.storage.size(file.path) == len(samples.PNG)
+    assert (await world.api.get(answer.headers["location"])).status_code == 200
