@@ -89,7 +89,8 @@ async def expire(session: AsyncSession, *, limit: int) -> int:
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    keys = [JobKey(*row) for row in (await session.execute(overdue)).all()]
+    # Accounts are locked in the order of their ids, as sets do it.
+    keys = sorted(JobKey(*row) for row in (await session.execute(overdue)).all())
     for key in keys:
         await end(session, key, JobStatus.EXPIRED, "deadline passed before it was sent", error=dict(EXPIRY_ERROR))
     return len(keys)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from functools import partial
 
 import pytest
-from sqlalchemy import CheckConstraint, update
+from sqlalchemy import CheckConstraint, text, update
 
 from app import clock
 from app.billing.ledger import InsufficientFunds
@@ -18,6 +18,7 @@ from app.jobs.lifecycle import Applied
 from app.jobs.states import JobStatus, Priority
 from app.jobs.tables import Job
 from tests import factories as make
+from tests.databases import done_or_blocked
 
 REFUSED = {"code": "fal_429", "title": "Busy", "detail": None, "retryable": True}
 
@@ -342,6 +343,22 @@ async def test_a_deadline_that_passes_in_the_queue_ends_the_job_for_free(db):
 
     assert (await make.look(db, job)).status == "expired"
     assert await make.balances(db, caller) == (Decimal(0), Decimal(0), Decimal(0))
+
+
+async def test_deadlines_that_pass_together_lock_accounts_in_the_order_in_which_sets_do(db):
+    first, last = sorted([await make.make_tenant(db) for _ in range(2)], key=lambda caller: caller.tenant_id)
+    for caller in (last, first):
+        await make.accept(db, caller, make.an_order(deadline_s=0.000001))
+    lock = "SELECT FROM accounts WHERE tenant_id = :id FOR UPDATE NOWAIT"
+
+    async with db.session() as set_:
+        await set_.execute(text(lock), {"id": first.tenant_id})
+        expiring = asyncio.create_task(db.run(partial(intake.expire, limit=10)))
+        await done_or_blocked(db, expiring)
+        # As a set would that had both.
+        await set_.execute(text(lock), {"id": last.tenant_id})
+
+    assert await expiring == 2
 
 
 @pytest.mark.parametrize(
