@@ -211,14 +211,20 @@ def cross_origin(app: ASGIApp, origins: str | None) -> ASGIApp:
     )
 
 
-def new_client(timeout_s: float, *, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
-    """A client that keeps connections but no cookies, follows no redirects and ignores the environment's proxies."""
+def new_client(
+    timeout_s: float, *, at_once: int = 100, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """
+    A client that keeps connections but no cookies, follows no redirects and ignores the environment's proxies.
+
+    It makes *at_once* calls at a time, unless it has a *transport* of its own.
+    """
     return httpx.AsyncClient(
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
         follow_redirects=False,
         trust_env=False,
-        transport=transport or PooledTransport(ssl_context=_authorities()),
+        transport=transport or PooledTransport(at_once=at_once, ssl_context=_authorities()),
     )
 
 
@@ -244,13 +250,15 @@ async def begun(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIterato
         await answer.aclose()
 
 
-def guarded_transport(*, policy: Policy, resolver: Resolver | None = None) -> httpx.AsyncBaseTransport:
+def guarded_transport(
+    *, policy: Policy, at_once: int = 100, resolver: Resolver | None = None
+) -> httpx.AsyncBaseTransport:
     """
-    A transport for many short calls to addresses that others chose: within *policy*, judged at connect time.
+    A transport for *at_once* short calls to addresses that others chose: within *policy*, judged at connect time.
 
     *resolver* stands in for the system's look-up of names, in tests.
     """
-    return GuardedTransport(policy, resolver=resolver, ssl_context=_authorities())
+    return GuardedTransport(policy, at_once=at_once, resolver=resolver, ssl_context=_authorities())
 
 
 def download_transport(*, allow_private: bool = False) -> httpx.AsyncBaseTransport:

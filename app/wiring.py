@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import httpx
 from ssrfguard import Policy
@@ -42,6 +43,9 @@ from app.settings import Settings, SettingsError
 from app.tenants import audit, known
 from app.verify.kept import kept
 from app.verify.verifier import verify
+
+SPARE_CALLS: Final = 32
+"""Calls to fal at once beside those of the loops: for its keys, its prices, its books."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,11 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
             pooler=settings.database_pooler,
         )
         stack.push_async_callback(db.close)
-        fal_http = await stack.enter_async_context(new_client(settings.fal_timeout_s, transport=fal_transport))
+        # Who waits for a place of ours to call from would seem to wait for the other side.
+        calls = settings.dispatch_at_once + settings.reconcile_at_once + SPARE_CALLS
+        fal_http = await stack.enter_async_context(
+            new_client(settings.fal_timeout_s, at_once=calls, transport=fal_transport)
+        )
         catalog = load(extra=settings.catalog)
         media_http, files_http = [
             await stack.enter_async_context(
@@ -193,7 +201,10 @@ async def opened(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport 
         accounts = fal_accounts(settings, fal_http, files_http)
         callback_policy = targets.policy(settings.callback_networks())
         callbacks_http = await stack.enter_async_context(
-            new_client(settings.callback_timeout_s, transport=guarded_transport(policy=callback_policy))
+            new_client(
+                settings.callback_timeout_s,
+                transport=guarded_transport(policy=callback_policy, at_once=settings.callback_at_once),
+            )
         )
         storage = Storage(settings.storage_url, settings.data / "outputs")
         yield Parts(

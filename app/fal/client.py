@@ -86,11 +86,11 @@ class FalClient:
             # httpx bounds each step of a call; an answer that trickles needs a bound on the whole.
             async with asyncio.timeout(self._timeout_s):
                 answer = await once(self._http, request)
-        except NOTHING_SENT as error:
+        except (httpx.HTTPError, TimeoutError) as error:
+            if not isinstance(error, NOTHING_SENT) and request.extensions.get("sent", True):
+                return Lost(type(error).__name__)
             reason = job_error(None, None, text=f"fal can't be reached ({type(error).__name__}).", retryable=True)
             return Refused(None, "fal", reason)
-        except (httpx.HTTPError, TimeoutError) as error:
-            return Lost(type(error).__name__)
         if answer.status_code == 200:
             return accepted(messages.read(answer.content)) or Lost("unreadable answer")
         if answer.status_code not in NOT_TAKEN:

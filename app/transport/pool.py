@@ -44,8 +44,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """
     Sends requests over kept-alive connections, at most *at_once* at a time; as many may be idle, wherever they lead.
 
-    A request's body must be in memory. An idle connection is kept for *kept_s* at most, since servers close them
-    after some seconds and a request that crosses that end is lost.
+    A request's body must be in memory. Its `extensions["sent"]` says whether the other side may have any of it, for
+    whoever stops waiting before there is an answer. An idle connection is kept for *kept_s* at most, since servers
+    close them after some seconds and a request that crosses that end is lost.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         head = _head(request)
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
+        request.extensions["sent"] = False
         try:
             await _within(timeout.get("pool"), self._slots.acquire())
         except TimeoutError as error:
@@ -79,6 +81,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             stream = Body(connection, partial(self._let_go, origin, connection))
             try:
                 # From here on the other side may have it, and nothing may say otherwise.
+                request.extensions["sent"] = True
                 connection.send(head, body)
                 return await connection.answer(stream, head_only=request.method == "HEAD", read_s=timeout.get("read"))
             except BaseException:

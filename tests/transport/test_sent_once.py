@@ -155,7 +155,7 @@ async def test_a_connection_closed_before_anything_was_read_is_lost():
 
 
 async def test_a_timeout_after_connecting_is_lost():
-    async with raw_server(silence) as server, new_client(0.05) as http:
+    async with raw_server(silence) as server, new_client(0.5) as http:
         fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=5)
 
         assert await fal.submit("model", {}, webhook_url=None) == Lost("ReadTimeout")
@@ -171,10 +171,25 @@ async def test_an_answer_that_trickles_is_lost_when_its_time_is_up():
         return await silence(server, reader, writer)
 
     async with raw_server(slowly) as server, new_client(5) as http:
-        fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=0.05)
+        fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=0.5)
 
         assert await fal.submit("model", {}, webhook_url=None) == Lost("TimeoutError")
 
+    assert len(server.heads) == 1
+
+
+async def test_a_submit_that_had_no_turn_before_its_time_was_up_was_not_sent():
+    async with raw_server(silence) as server, new_client(5, at_once=1) as http:
+        held = asyncio.create_task(http.post(server.url, content=b"first"))
+        while not server.bodies:
+            await asyncio.sleep(0)
+        fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=0.01)
+
+        answer = await fal.submit("model", {}, webhook_url=None)
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)
+
+    assert isinstance(answer, Refused)
     assert len(server.heads) == 1
 
 
