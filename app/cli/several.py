@@ -52,8 +52,11 @@ class Several:
             self._start()
 
     def _start(self) -> None:
+        # Until the child has its own ways to end, a signal to it must not find ours: it would be told and stay.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork() or self._child()
         self._started[pid] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if self._stopping:
             os.kill(pid, signal.SIGTERM)
 
@@ -72,6 +75,7 @@ class Several:
         try:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             # Where the system can't tell, who kills the parent alone has to end its children, too.
             prctl = load_prctl()
             if prctl is not None:

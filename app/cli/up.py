@@ -118,7 +118,9 @@ async def _run(settings: Settings, postgres: EmbeddedPostgres | None, simulator_
             await _check_key(parts)
         key = await _own_key(parts.db, settings.data)
         await stack.enter_async_context(Served(create_app(settings), settings.bind, settings.port))
-        working = asyncio.create_task(work(parts, stop, drain_s=STOP_S))
+        # As `work` does: a call to fal that is cut short leaves a job nobody is sure about.
+        drain_s = STOP_S if simulator_port is not None else settings.fal_timeout_s + 5
+        working = asyncio.create_task(work(parts, stop, drain_s=drain_s))
         # Orders that nobody sends must not be taken: without its worker, the rest stops too.
         working.add_done_callback(lambda _: stop.set())
         running = Running(

@@ -10,15 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import av
 import httpx
 import pytest
 
+from app.cli.up import STOP_S
 from tests.cli.commands import Done, call, environment, fork, fresh, nursery
 from tests.faults.stage import ROOT, free_port
 from tests.files import samples
@@ -327,6 +328,47 @@ def test_a_wrong_fal_key_gets_one_clear_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [line for line in done.stderr.strip().splitlines() if "FAL_KEY" in line]
     assert "FAL_KEY" in done.stderr
+
+
+def test_a_submit_that_fal_takes_its_time_over_is_waited_for_when_it_stops(tmp_path):
+    reached, answer = Event(), Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._say(404, {"detail": "no such request"})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            reached.set()
+            answer.wait(30)
+            urls = {name: f"http://fal.example/{name}" for name in ("status_url", "response_url", "cancel_url")}
+            self._say(200, {"request_id": "r1", "status": "IN_QUEUE", "queue_position": 0, **urls})
+
+        def _say(self, code: int, body: dict[str, Any]) -> None:
+            raw = json.dumps(body).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as fal:
+        Thread(target=fal.serve_forever, daemon=True).start()
+        given = {"FAL_KEY": "good", "FAL_QUEUE_URL": f"http://127.0.0.1:{fal.server_port}"}
+        with running(tmp_path, **given) as up:
+            headers = {"Authorization": f"Bearer {up.running['api_key']}"}
+            order = {"model": O3, "input": {"prompt": "x", "duration": "5"}}
+            assert httpx.post(f"{up.running['url']}/v1/jobs", json=order, headers=headers).status_code == 202
+            assert reached.wait(30)
+            # Longer than it gives whoever waits for an answer of ours.
+            Timer(STOP_S + 0.5, answer.set).start()
+            up.stop()
+        fal.shutdown()
+
+    assert up.exit_code == 0
+    assert "job_submitted" in up.log, up.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
