@@ -23,6 +23,14 @@ def serve():
         raise RuntimeError("no port")
     while True:
         signal.pause()
+if sys.argv[2] == "told":
+    parent, set_one, told = os.getpid(), signal.signal, []
+    def told_first(*given):
+        if os.getpid() != parent and not told:
+            told.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return set_one(*given)
+    signal.signal = told_first
 several.Several(2, serve).run()
 """
 
@@ -75,3 +83,10 @@ def test_one_that_cannot_start_is_not_started_for_ever():
     # The second may be told to stop before it could say anything.
     assert 1 <= len(out.split()) <= 2
     assert "could not start" in err
+
+
+def test_one_that_is_told_to_stop_before_it_can_listen_does():
+    with started(sound_s=60, how="told") as process:
+        out, _ = process.communicate(timeout=60)
+
+    assert (process.returncode, out) == (1, "")
