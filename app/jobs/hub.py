@@ -2,8 +2,9 @@
 Everyone who waits for news of jobs, and the one loop that reads it for all of them.
 
 A wake-up, or the clock where none comes, makes it look: one statement for all jobs watched, one for all lists of
-events. Nobody who waits holds a connection. What has been read for someone who isn't taking it is bounded: no more
-is read for them until they took it, for Postgres keeps it anyway.
+events. Only the end of a job that this very process has settled is told without. Nobody who waits holds a connection.
+What has been read for someone who isn't taking it is bounded: no more is read for them until they took it, for
+Postgres keeps it anyway.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import partial
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from uuid import UUID
@@ -120,6 +122,9 @@ class JobWatch(Watch):
 
     def tell(self, rows: Sequence[Row[Any]], parts: Sequence[bytes]) -> None:
         """Give them what is new: *rows* of this place, and the same as *parts*."""
+        if self.over:
+            # They were told of its end while this was being read.
+            return
         last = rows[-1]
         self.told = Facts(last.waiting_for, last.queue_position, last.expected_at)
         for part in parts:
@@ -208,6 +213,7 @@ class Hub:
         self._per_key = per_key
         self._check_s = check_s
         self._watches: dict[Watch, None] = {}
+        self._of_job: defaultdict[UUID, dict[JobWatch, None]] = defaultdict(dict)
         self._of_key: Counter[UUID] = Counter()
         self._closed = False
         self._running: list[asyncio.Task[None]] = []
@@ -231,6 +237,7 @@ class Hub:
         """A watch on a job, from after event number *seen*. Raises TooManyStreams, TooManyOfKey or Unavailable."""
         watch = JobWatch(self, caller, job_id, seen)
         self._join(watch)
+        self._of_job[job_id][watch] = None
         return watch
 
     def follow_all(self, caller: Caller, at: Place, wanted: Wanted) -> ListWatch:
@@ -256,10 +263,33 @@ class Hub:
         if watch not in self._watches:
             return
         del self._watches[watch]
+        if isinstance(watch, JobWatch):
+            del self._of_job[watch.job_id][watch]
+            if not self._of_job[watch.job_id]:
+                del self._of_job[watch.job_id]
         holder = _holder(watch.caller)
         self._of_key[holder] -= 1
         if not self._of_key[holder]:
             del self._of_key[holder]
+
+    def ended(self, job: Any) -> None:
+        """Tell who has seen all that was before it that *job*, a row with `why`, has just ended; it is committed."""
+        if job.id not in self._of_job:
+            return
+        event = EventView(
+            number=job.event_count,
+            job_id=job.id,
+            status=JobStatus(job.status),
+            why=job.why,
+            created_at=job.finished_at.astimezone(UTC),
+            waiting=None,
+        )
+        part = sse.line(event.model_dump_json(), event="status", id=event.number)
+        for watch in self._of_job[job.id]:
+            if watch.seen == job.event_count - 1 and not watch.over:
+                watch.seen = job.event_count
+                watch.give(part)
+                watch.end()
 
     def wake(self) -> None:
         """Something may be new."""

@@ -155,7 +155,7 @@ async def _settled_with_others(request: Request, token: str, body: bytes, report
     if tenant_id is None or len(body) > SETTLED_BYTES:
         return None
     token_digest = tokens.token_digest(token)
-    job_id = await request.app.state.settling(
+    job = await request.app.state.settling(
         settling.Heard(
             tenant_id,
             token_digest,
@@ -166,9 +166,11 @@ async def _settled_with_others(request: Request, token: str, body: bytes, report
             digest=_digest(token_digest, body, Applied.SETTLED),
         )
     )
-    if job_id is None:
+    if job is None:
         return None
-    log.info("job_reported", job_id=str(job_id), applied=Applied.SETTLED, by="webhook")
+    # Whoever follows it here waits for no look into the database.
+    request.app.state.hub.ended(job)
+    log.info("job_reported", job_id=str(job.id), applied=Applied.SETTLED, by="webhook")
     return Applied.SETTLED
 
 

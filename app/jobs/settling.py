@@ -67,10 +67,10 @@ WITH verdict AS MATERIALIZED (
         submitted_at = coalesce(submitted_at, attempt.created_at)
     FROM plain AS verdict JOIN attempt USING (tenant_id, attempt_id)
     WHERE jobs.tenant_id = verdict.tenant_id AND jobs.id = verdict.job_id AND jobs.finished_at IS NULL
-    RETURNING {job}, verdict.token_digest
+    RETURNING {job}, verdict.token_digest, 'fal reports ' || verdict.status AS why
 ), event AS (
     INSERT INTO job_events (tenant_id, job_id, number, status, why)
-    SELECT tenant_id, id, event_count, status, 'fal reports ' || status FROM job
+    SELECT tenant_id, id, event_count, status, why FROM job
 ), entry AS (
     INSERT INTO ledger_entries (tenant_id, id, kind, from_side, to_side, amount, job_id, hold_amount)
     SELECT job.tenant_id, verdict.entry_id, CASE WHEN job.status = 'succeeded' THEN 'charge' ELSE 'release' END,
@@ -104,10 +104,10 @@ WITH verdict AS MATERIALIZED (
 """
 SETTLE: Final = SETTLES.format(
     whom="NOT verdict.somebody_listens",
-    job="jobs.tenant_id, jobs.id, jobs.status, event_count, quoted, jobs.charged",
+    job="jobs.tenant_id, jobs.id, jobs.status, event_count, finished_at, quoted, jobs.charged",
     brought="""
-        SELECT tenant_id, id, token_digest FROM job
-        UNION ALL SELECT tenant_id, NULL, token_digest FROM plain WHERE somebody_listens
+        SELECT tenant_id, token_digest, id, status, event_count, why, finished_at FROM job
+        UNION ALL SELECT tenant_id, token_digest, NULL, NULL, NULL, NULL, NULL FROM plain WHERE somebody_listens
     """,
 )
 SETTLE_TO_TELL: Final = SETTLES.format(
@@ -130,9 +130,9 @@ class Heard:
     digest: bytes
 
 
-async def write(db: Database, heard: Sequence[Heard], listening: set[UUID]) -> list[UUID | None]:
+async def write(db: Database, heard: Sequence[Heard], listening: set[UUID]) -> list[Any | None]:
     """
-    The id of the job that each of *heard* has ended, with its money settled; None if this set leaves it out.
+    The job that each of *heard* has ended, with its money settled, and `why`; None if this set leaves it out.
 
     *listening* are the tenants whose endings are known to be told; it learns of more. Where the set has none of
     theirs, one round trip does.
@@ -140,15 +140,15 @@ async def write(db: Database, heard: Sequence[Heard], listening: set[UUID]) -> l
     # Of those that came twice, the first.
     places = {one.token_digest: place for place, one in reversed(list(enumerate(heard))) if _is_plain(one.report)}
     verdicts = {digest: _verdict(heard[place]) for digest, place in places.items()}
-    ended: dict[bytes, UUID] = {}
+    ended: dict[bytes, Any] = {}
     if verdicts and listening.isdisjoint(verdict["tenant_id"] for verdict in verdicts.values()):
         rows = await db.run_one(partial(settle, verdicts=verdicts.values()))
-        ended = {row.token_digest: row.id for row in rows if row.id is not None}
+        ended = {row.token_digest: row for row in rows if row.id is not None}
         listening.update(row.tenant_id for row in rows if row.id is None)
         verdicts = {row.token_digest: verdicts[row.token_digest] for row in rows if row.id is None}
     if verdicts:
         rows = await db.run_few(partial(settle_and_tell, verdicts=verdicts.values()))
-        ended |= {row.token_digest: row.id for row in rows}
+        ended |= {row.token_digest: row for row in rows}
     return [ended.get(one.token_digest) if places.get(one.token_digest) == at else None for at, one in enumerate(heard)]
 
 
@@ -211,11 +211,11 @@ def _files(report: Report) -> Iterator[dict[str, Any]]:
             }
 
 
-def gatherer(db: Database) -> Gatherer[Heard, UUID | None]:
+def gatherer(db: Database) -> Gatherer[Heard, Any | None]:
     """Where the verdicts that a process hears come together."""
     listening: set[UUID] = set()
 
-    async def together(heard: Sequence[Heard]) -> list[UUID | None]:
+    async def together(heard: Sequence[Heard]) -> list[Any | None]:
         return await write(db, heard, listening)
 
     return Gatherer(together)

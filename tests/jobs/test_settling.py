@@ -56,8 +56,10 @@ async def left(db: Database, job: Any) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-async def settle(db: Database, *members: Heard) -> list[Any]:
-    return await settling.write(db, members, set())
+async def settle(db: Database, *members: Heard, listening: set[Any] | None = None) -> list[Any]:
+    """The ids of the jobs."""
+    ended = await settling.write(db, members, set() if listening is None else listening)
+    return [job and job.id for job in ended]
 
 
 @pytest.mark.parametrize("submitted", [True, False], ids=["submitted", "submitting"])
@@ -154,9 +156,9 @@ async def test_where_nobody_is_known_to_listen_who_does_is_told_all_the_same(db)
     told, unheard = await make.taken(db, caller), await make.taken(db, other)
     listening: set[Any] = set()
 
-    ended = await settling.write(db, [heard(told, make.success()), heard(unheard, make.success("req-2"))], listening)
+    members = heard(told, make.success()), heard(unheard, make.success("req-2"))
 
-    assert ended == [told.job.id, unheard.job.id]
+    assert await settle(db, *members, listening=listening) == [told.job.id, unheard.job.id]
     assert [row.job_id for row in await rows.deliveries(db, caller)] == [told.job.id]
     assert listening == {caller.tenant_id}
     assert (await verify(db)).ok
@@ -166,7 +168,7 @@ async def test_those_of_whom_nobody_listens_any_more_are_settled_like_others(db)
     caller = await make.make_tenant(db)
     intent = await make.taken(db, caller)
 
-    assert await settling.write(db, [heard(intent, make.success())], {caller.tenant_id}) == [intent.job.id]
+    assert await settle(db, heard(intent, make.success()), listening={caller.tenant_id}) == [intent.job.id]
     assert await rows.deliveries(db, caller) == []
     assert (await verify(db)).ok
 
@@ -181,7 +183,7 @@ async def test_a_statement_alone_settles_those_of_whom_nobody_listens(db):
     quick = OneRound.__new__(OneRound)
     quick.__dict__.update(db.__dict__)
 
-    assert await settling.write(quick, [heard(intent, make.success())], set()) == [intent.job.id]
+    assert await settle(quick, heard(intent, make.success())) == [intent.job.id]
 
 
 async def test_a_verdict_that_comes_twice_in_a_set_settles_once(db):

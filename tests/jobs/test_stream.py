@@ -14,7 +14,7 @@ from sqlalchemy import func, update
 
 from app import clock, sse
 from app.fal.messages import Progress
-from app.jobs import lifecycle
+from app.jobs import lifecycle, news, settling
 from app.jobs.hub import Hub
 from app.jobs.tables import Job
 from app.sse import EventStream
@@ -25,6 +25,7 @@ from app.worker import work
 from tests import factories as make
 from tests.cli.commands import call
 from tests.following import Event, followed, service, some, whole
+from tests.jobs.test_settling import heard
 from tests.world import build
 
 SLOW = {"poll_s": 60}
@@ -152,6 +153,65 @@ async def test_an_announcement_is_heard_long_before_the_clock_says_so(db, databa
             took.append(time.monotonic() - since)
 
     assert sorted(took)[2] < 0.5
+
+
+async def settled(db, intent):
+    """The job, ended by a webhook's set."""
+    (job,) = await settling.write(db, [heard(intent, make.success())], set())
+    return job
+
+
+async def test_an_end_that_was_settled_here_is_told_without_a_look_and_as_it_is_kept(db, caller_and_client, served):
+    caller, client = caller_and_client
+    intent = await make.taken(db, caller)
+    await make.submit(db, intent)
+    path = f"/v1/jobs/{intent.job.id}/events"
+
+    async with followed(client, path) as events, followed(client, path, last_event_id="2") as also:
+        assert numbers(await some(events, 3)) == [1, 2, 3]
+        assert numbers(await some(also, 1)) == [3]
+        await served.holds_no_connection()
+        served.app.state.hub._look = None  # whoever looked now would fail
+        job = await settled(db, intent)
+        served.app.state.hub.ended(job)
+        last, others = [event async for event in events], [event async for event in also]
+    del served.app.state.hub._look
+
+    kept = await whole(client, path, last="3")
+    assert last == others == kept
+    assert [event.data["status"] for event in kept] == ["succeeded"]
+
+
+async def test_who_has_not_seen_what_was_before_an_end_is_told_all_in_order(db, database_url):
+    caller, key = await make.make_key(db)
+    intent = await make.taken(db, caller)
+    path = f"/v1/jobs/{intent.job.id}/events"
+    async with service(database_url, **SLOW) as served, served.client(key) as client, followed(client, path) as events:
+        assert numbers(await some(events, 2)) == [1, 2]
+        await make.submit(db, intent)
+        served.app.state.hub.ended(await settled(db, intent))
+        served.app.state.hub.wake()
+
+        assert numbers([event async for event in events]) == [3, 4]
+
+
+async def test_a_look_that_began_before_an_end_was_told_does_not_tell_it_again(db, caller_and_client, served):
+    caller, _ = caller_and_client
+    hub: Hub = served.app.state.hub
+    intent = await make.taken(db, caller)
+    watch = hub.follow(caller, intent.job.id, seen=2)
+    job = await settled(db, intent)
+    rows = await db.run_one(partial(news.of_jobs, places=[watch.place()]))
+
+    hub.ended(job)
+    told = await watch.take()
+    watch.tell(rows, [b"again"])
+
+    assert told is not None
+    assert told.count(b"id: 3") == 1
+    assert await watch.take() is None
+    watch.leave()
+    assert not hub._of_job
 
 
 async def test_two_hundred_streams_share_one_statement_a_look_and_hold_no_connection(db, database_url):
