@@ -23,7 +23,7 @@ def idle_s() -> float:
 
 async def from_202_to_fal(stage: Stage) -> list[float]:
     """Milliseconds, job by job; 0 if fal was quicker than the answer."""
-    stage.sql("UPDATE jobs SET due_at = now() + interval '1 day' WHERE status = 'queued'")
+    stage.put_off()
     headers = {"Authorization": f"Bearer {key_of(1)}", "Content-Type": "application/json"}
     found = []
     async with stage.fal() as fal_port, stage.api(fal_port), httpx.AsyncClient(trust_env=False) as http:

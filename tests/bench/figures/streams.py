@@ -41,7 +41,7 @@ async def ordered(http: httpx.AsyncClient, port: int) -> str:
 async def from_webhook_to_client(stage: Stage) -> list[float]:
     """Milliseconds from sending fal's webhook to reading the event of the job's end."""
     found = []
-    stage.sql("UPDATE jobs SET due_at = now() + interval '1 day' WHERE status = 'queued'")
+    stage.put_off()
     async with stage.fal() as fal_port, stage.api(fal_port) as port, httpx.AsyncClient(trust_env=False) as http:
         await stage.has_path(EVENTS)
         with stage.worker(fal_port):

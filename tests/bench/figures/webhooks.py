@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import httpx
 
-from app.jobs.states import ENDINGS, JobStatus
 from tests.bench import pgbench
 from tests.bench.fal import webhook_request
 from tests.bench.figure import Figure, Sample, Wrong
@@ -14,10 +13,6 @@ from tests.bench.load import Order
 from tests.bench.stage import MADE_JOBS, TENANTS, Stage, among, orders, seen
 
 CLIENTS: Final = 64
-DUE: Final = "due_at IS NOT NULL"
-# Also by status, for which there is an index: to read all jobs would leave no other page in memory.
-UNFINISHED: Final = ", ".join(f"'{status}'" for status in JobStatus if status not in ENDINGS)
-DUE_JOBS: Final = f"{DUE} AND status IN ({UNFINISHED})"
 
 
 def how_many(stage: Stage) -> int:
@@ -40,9 +35,7 @@ async def taken_by_fal(fal_port: int, count: int, within_s: float = 60) -> list[
 async def lived(stage: Stage, *, tenants: int = TENANTS) -> tuple[float, dict[str, Any]]:
     """Orders, sent to fal and reported on: submits a second, and what came of the load of reports."""
     count = how_many(stage)
-    # What other figures, or a long past, left due would be looked after first.
-    for table, due in (("jobs", DUE_JOBS), ("outputs", DUE), ("callback_deliveries", DUE)):
-        stage.sql(f"UPDATE {table} SET due_at = now() + interval '1 day' WHERE {due}")
+    stage.put_off()
     async with stage.fal() as fal_port, stage.api(fal_port):
         order = Order(stage.api_port, orders(tenants), 202, '"queued"', most=count, seconds=60)
         ordered = await stage.load(order)
