@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -51,15 +51,16 @@ async def claim(
     Up to *limit* due rows of *table*, now *owner*'s for *lease_s* seconds.
 
     The picking locks rows and skips those another worker is picking. Whoever takes a row looks
-    again that it is still due, so a claim holds even where rows aren't locked. What is picked first is due
+    again that nobody took it, so a claim holds even where rows aren't locked. What is picked first is due
     soonest, or as *order_by* says; the rows come in no order.
     """
     key = tuple(table.__mapper__.primary_key)  # type: ignore[attr-defined]
-    due = and_(table.due_at <= func.now(), *where)
-    picked = select(*key).where(due).order_by(*(order_by or (table.due_at,))).limit(limit)
+    due = select(*key, table.lease_token).where(table.due_at <= func.now(), *where)
+    picked = due.order_by(*(order_by or (table.due_at,))).limit(limit).with_for_update(skip_locked=True).cte("picked")
     taken = (
         update(table)
-        .where(tuple_(*key).in_(picked.with_for_update(skip_locked=True).cte("picked").select()), due)
+        # By its token and not by its being due: all that is due would be read again to find these few.
+        .where(*(column == picked.c[column.name] for column in (*key, table.lease_token)))
         .values(
             due_at=func.now() + timedelta(seconds=lease_s),
             lease_owner=owner,

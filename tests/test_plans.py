@@ -426,3 +426,11 @@ async def test_whose_turn_it_is_costs_one_look_into_the_index_for_each_endpoint(
     # The few endpoints may be read one and all; what waits for them may not.
     assert "Seq Scan on callback_deliveries" not in plan
     assert "ix_callback_deliveries_due" in plan
+
+
+@pytest.mark.parametrize(("claim", "key"), [(reconcile, "pk_jobs"), (rescue, "pk_outputs")])
+async def test_who_takes_what_is_due_finds_what_was_picked_by_its_key(db, tenant, claim, key):
+    (plan,) = await plans(db, claim)
+
+    # By another index all that is due would be read once more, however much that is.
+    assert key in plan
