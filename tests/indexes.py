@@ -56,7 +56,6 @@ REASONS: Final = {
     "uq_attempts_one_live": "paid once: one attempt of a job may be at fal",
     "uq_attempts_tenant_id_fal_request_id": "a request of fal's belongs to one attempt",
     "uq_attempts_tenant_id_job_id_number": "attempts are numbered; the attempts of a job",
-    "uq_attempts_tenant_id_token_digest": "a webhook's token names one attempt",
     "uq_browser_tokens_tenant_id_digest": "a token is one token",
     "uq_callback_deliveries_tenant_id_job_id_endpoint_id_sequence": "an event is told once; those of a job",
     "uq_callback_endpoints_of_jobs": "one endpoint stands for a tenant's callback_urls",

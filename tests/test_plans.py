@@ -42,6 +42,7 @@ from app.jobs import (
     submits,
     taking,
     thinning,
+    tokens,
 )
 from app.jobs.accepting import Accepting
 from app.jobs.fairness import Caps
@@ -311,7 +312,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "anything to ask": lambda _: lambda session: anything_due(partial(ask_in, session)),
     "typical": lambda _: partial(queries.typical_s, model=make.O3),
     "get": lambda tenant: partial(queries.seen, caller=caller(tenant), job_id=tenant),
-    "token": lambda tenant: partial(queries.attempt_by_token, tenant_id=tenant, digest=b"0" * 32),
+    "token": lambda tenant: partial(queries.attempt_by_token, token=tokens.new_token(tenant, tenant)),
     "key": lambda _: partial(auth.find, text="cs_x"),
     "keys": lambda _: find_keys,
     "news of jobs": lambda tenant: (
@@ -434,3 +435,11 @@ async def test_who_takes_what_is_due_finds_what_was_picked_by_its_key(db, tenant
 
     # By another index all that is due would be read once more, however much that is.
     assert key in plan
+
+
+async def test_a_round_of_dispatch_finds_what_it_chose_by_its_key(db, tenant):
+    found = await plans(db, HOT["dispatch without caps"](tenant))
+
+    (take,) = [plan for plan in found if "Insert on attempts" in plan]
+    assert "pk_jobs" in take
+    assert "ix_jobs_lanes" not in take

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import made
 from app.files import addresses
+from app.jobs import tokens
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
@@ -173,9 +174,14 @@ async def attempts_at_fal(session: AsyncSession, jobs: Iterable[Job]) -> dict[UU
     return {attempt.job_id: attempt for attempt in found}
 
 
-async def attempt_by_token(session: AsyncSession, tenant_id: UUID, digest: bytes) -> Attempt | None:
-    """The attempt whose webhook URL carries the token of *digest*, or None."""
-    return await session.scalar(select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.token_digest == digest))
+async def attempt_by_token(session: AsyncSession, token: str) -> Attempt | None:
+    """The attempt whose webhook URL carries *token*, or None."""
+    key = tokens.key_of(token)
+    if key is None:
+        return None
+    tenant_id, attempt_id = key
+    named = select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.id == attempt_id)
+    return await session.scalar(named.where(Attempt.token_digest == tokens.token_digest(token)))
 
 
 async def taken(session: AsyncSession, request_id: str) -> bool:

@@ -147,17 +147,17 @@ async def hear(request: Request, token: str) -> Applied:
 
 async def _settled_with_others(request: Request, token: str, body: bytes, report: Report) -> Applied | None:
     """SETTLED, or None if the report has to be looked at more closely."""
-    tenant_id = tokens.tenant_of(token)
+    key = tokens.key_of(token)
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    if tenant_id is None or len(body) > SETTLED_BYTES:
+    if key is None or len(body) > SETTLED_BYTES:
         return None
     token_digest = tokens.token_digest(token)
     job = await request.app.state.settling(
         settling.Heard(
-            tenant_id,
+            AttemptKey(*key),
             token_digest,
             report,
             headers=_kept_headers(request),
@@ -180,7 +180,7 @@ async def _hear_alone(
     """Like `hear`, with transactions for this webhook alone."""
     state = request.app.state
     db: Database = state.db
-    attempt = await db.run(lambda session: _find(session, token))
+    attempt = await db.run(lambda session: queries.attempt_by_token(session, token))
     if verdict is Verdict.GENUINE and attempt is None:
         verdict = Verdict.UNKNOWN
     delivery = _delivery(request, token, body, attempt)
@@ -224,13 +224,6 @@ async def _judge(
     if report is None or report.request_id != signed.request_id:
         return Verdict.MALFORMED, "The body is not a report on the request that was signed.", None
     return Verdict.GENUINE, None, report
-
-
-async def _find(session: AsyncSession, token: str) -> Attempt | None:
-    tenant_id = tokens.tenant_of(token)
-    if tenant_id is None:
-        return None
-    return await queries.attempt_by_token(session, tenant_id, tokens.token_digest(token))
 
 
 async def _measured_s(db: Database, measure: Measure, attempt: Attempt, report: Report | Unreadable) -> Decimal | None:

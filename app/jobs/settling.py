@@ -21,6 +21,7 @@ from app.fal.messages import Outcome, Report
 from app.gather import Gatherer
 from app.jobs import queries
 from app.jobs.callbacks import Told
+from app.jobs.lifecycle import AttemptKey
 from app.lines import Ask, Few
 from app.media.files import files, vanishes_at
 
@@ -29,15 +30,16 @@ from app.media.files import files, vanishes_at
 SETTLES: Final = """
 WITH verdict AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(verdicts)s) AS verdict (
-        tenant_id uuid, token_digest bytea, request_id text, status text, output jsonb, error jsonb, files json,
-        entry_id uuid, inbox_id uuid, inbox_digest bytea, headers jsonb, body text, body_size bigint
+        tenant_id uuid, attempt_id uuid, token_digest bytea, request_id text, status text, output jsonb, error jsonb,
+        files json, entry_id uuid, inbox_id uuid, inbox_digest bytea, headers jsonb, body text, body_size bigint
     )
 ), plain AS MATERIALIZED (
-    SELECT verdict.*, attempts.id AS attempt_id, attempts.job_id, (
+    SELECT verdict.*, attempts.job_id, (
         SELECT id FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = verdict.tenant_id LIMIT 1
     ) IS NOT NULL AS somebody_listens
     FROM verdict
-    JOIN attempts ON attempts.tenant_id = verdict.tenant_id AND attempts.token_digest = verdict.token_digest
+    JOIN attempts ON attempts.tenant_id = verdict.tenant_id AND attempts.id = verdict.attempt_id
+        AND attempts.token_digest = verdict.token_digest
     JOIN jobs ON jobs.tenant_id = attempts.tenant_id AND jobs.id = attempts.job_id
     WHERE jobs.finished_at IS NULL AND NOT jobs.measured
     ORDER BY attempts.tenant_id, attempts.id
@@ -121,7 +123,7 @@ SETTLE_TO_TELL: Final = SETTLES.format(
 class Heard:
     """A member of a set: a report that fal signed, the attempt's token it came to, and what the inbox keeps of it."""
 
-    tenant_id: UUID
+    key: AttemptKey
     token_digest: bytes
     report: Report
     headers: dict[str, str]
@@ -180,7 +182,8 @@ def _values(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _verdict(one: Heard) -> dict[str, Any]:
     return {
-        "tenant_id": one.tenant_id,
+        "tenant_id": one.key.tenant_id,
+        "attempt_id": one.key.id,
         "token_digest": _bytea(one.token_digest),
         "request_id": one.report.request_id,
         "status": one.report.outcome,

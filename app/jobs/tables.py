@@ -185,7 +185,6 @@ class Attempt(Base):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"]),
         UniqueConstraint("tenant_id", "job_id", "number"),
-        UniqueConstraint("tenant_id", "token_digest"),
         UniqueConstraint("tenant_id", "fal_request_id"),
         CheckConstraint(f"status IN {_in(*AttemptStatus)}", name="status_known"),
         CheckConstraint("status <> 'submitted' OR fal_request_id IS NOT NULL", name="submitted_has_request"),

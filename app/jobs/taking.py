@@ -30,10 +30,11 @@ TAKE: Final = """
             CAST(%(attempts)s AS uuid[]), CAST(%(digests)s AS bytea[])
         ) AS chosen (tenant_id, id, fal_account, attempt_id, token_digest)
     ), picked AS MATERIALIZED (
-        SELECT jobs.tenant_id, jobs.id, chosen.fal_account, chosen.attempt_id, chosen.token_digest
+        -- Found by their keys alone: by what is queued, all of that would be read.
+        SELECT jobs.tenant_id, jobs.id, chosen.fal_account, chosen.attempt_id, chosen.token_digest,
+            jobs.status = 'queued' AND jobs.due_at <= now()
+                AND (jobs.deadline_at IS NULL OR jobs.deadline_at > now()) AS is_due
         FROM jobs JOIN chosen USING (tenant_id, id)
-        WHERE jobs.status = 'queued' AND jobs.due_at <= now()
-            AND (jobs.deadline_at IS NULL OR jobs.deadline_at > now())
         FOR UPDATE OF jobs SKIP LOCKED
     ), job AS (
         UPDATE jobs
@@ -42,6 +43,7 @@ TAKE: Final = """
             lease_owner = %(owner)s, lease_token = lease_token + 1, tries = tries + 1
         FROM picked
         WHERE jobs.tenant_id = picked.tenant_id AND jobs.id = picked.id
+            AND picked.is_due
         RETURNING jobs.tenant_id, jobs.id, model, priority, input, deadline_at, status, attempts, event_count,
             jobs.fal_account, lease_token, picked.attempt_id, picked.token_digest
     ), attempt AS (
@@ -88,9 +90,10 @@ async def take(
     if not chosen and last in {None, turn}:
         await ask(NOTHING_WRITTEN, commit=True)
         return []
-    tokens = {new_id(): new_token(choice.job.tenant_id) for choice in chosen}
+    named = [AttemptKey(choice.job.tenant_id, new_id()) for choice in chosen]
+    tokens = {key.id: new_token(*key) for key in named}
     if keys is not None:
-        keys[:] = [AttemptKey(choice.job.tenant_id, id_) for choice, id_ in zip(chosen, tokens, strict=True)]
+        keys[:] = named
     values = {"first": held[0].name, "turn": last, "owner": owner, "lease_s": lease_s}
     (taken,) = await ask((TAKE, {**_rows(chosen, tokens), **values}), commit=not left.probed)
     if left.probed:

@@ -3,21 +3,32 @@
 import hashlib
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final
 from uuid import UUID
 
-
-def new_token(tenant_id: UUID) -> str:
-    """An unguessable name for an attempt's webhook URL; it carries the tenant, so that one look-up finds its row."""
-    return urlsafe_b64encode(tenant_id.bytes + secrets.token_bytes(32)).decode()
+SECRET_BYTES: Final = 34
+"""More than can be guessed; with what is named before it a whole number of base64's groups of three."""
 
 
-def tenant_of(token: str) -> UUID | None:
-    """The tenant in an attempt's token, or None if it isn't one of ours."""
+def new_token(tenant_id: UUID, attempt_id: UUID) -> str:
+    """
+    An unguessable name for an attempt's webhook URL.
+
+    It carries the attempt's key, so that its row is found by that. An index of random tokens would cost each attempt
+    a page of it that nobody has touched for long, once there are many.
+    """
+    return urlsafe_b64encode(tenant_id.bytes + attempt_id.bytes + secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def key_of(token: str) -> tuple[UUID, UUID] | None:
+    """Tenant and id of the attempt that *token* names, or None if it names none; its digest says whether it is its."""
     try:
         raw = urlsafe_b64decode(token.encode("ascii", "replace"))
     except ValueError:
         return None
-    return UUID(bytes=raw[:16]) if len(raw) == 48 else None
+    if len(raw) != 32 + SECRET_BYTES:
+        return None
+    return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32])
 
 
 def token_digest(token: str) -> bytes:

@@ -28,9 +28,11 @@ REQUESTS: Final = Rows(
         ) AS has_rival,
         a.id = ANY(CAST(:seen AS uuid[])) OR row_number() OVER (PARTITION BY a.id ORDER BY f.request_id) > 1 AS again
     FROM unnest(
-        CAST(:request_ids AS text[]), CAST(:tenant_ids AS uuid[]), CAST(:digests AS bytea[]), CAST(:billed AS numeric[])
-    ) AS f (request_id, tenant_id, digest, billed)
-    LEFT JOIN attempts told ON told.tenant_id = f.tenant_id AND told.token_digest = f.digest
+        CAST(:request_ids AS text[]), CAST(:tenant_ids AS uuid[]), CAST(:attempt_ids AS uuid[]),
+        CAST(:digests AS bytea[]), CAST(:billed AS numeric[])
+    ) AS f (request_id, tenant_id, attempt_id, digest, billed)
+    LEFT JOIN attempts told
+        ON told.tenant_id = f.tenant_id AND told.id = f.attempt_id AND told.token_digest = f.digest
     LEFT JOIN LATERAL (
         SELECT known.tenant_id, known.id FROM tenants t
         JOIN attempts known ON known.tenant_id = t.id AND known.fal_request_id = f.request_id
@@ -105,9 +107,11 @@ async def compare(connection: AsyncConnection, page: Sequence[Taken], seen: set[
 
 
 def _params(page: Sequence[Taken], seen: set[UUID]) -> dict[str, Any]:
+    keys = [(taken.token and tokens.key_of(taken.token)) or (None, None) for taken in page]
     return {
         "request_ids": [taken.request_id for taken in page],
-        "tenant_ids": [taken.token and tokens.tenant_of(taken.token) for taken in page],
+        "tenant_ids": [tenant_id for tenant_id, _ in keys],
+        "attempt_ids": [attempt_id for _, attempt_id in keys],
         "digests": [taken.token and tokens.token_digest(taken.token) for taken in page],
         "billed": [taken.billed for taken in page],
         "seen": list(seen),

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from app.db import new_id
 from app.jobs import tokens
 from app.jobs.receiver import KEPT_BYTES, Allowance
 from app.jobs.tables import WebhookDelivery
@@ -136,14 +137,16 @@ async def test_what_fal_did_not_sign_changes_nothing_and_is_kept(api, db, caller
 
 
 async def test_an_unknown_address_is_refused_and_kept(api, db, intent):
-    stranger = tokens.new_token(intent.job.tenant_id)
+    # Another's, of an attempt that isn't there, and of one that is, which doesn't know it.
+    stranger = tokens.new_token(intent.job.tenant_id, new_id())
+    forged = tokens.new_token(*make.key_of(intent))
 
-    for token in (stranger, "nonsense"):
+    for token in (stranger, forged, "nonsense"):
         answer = await post(api, token, *signed(ok()))
         assert (answer.status_code, answer.json()["code"]) == (404, "webhook_unknown")
 
     assert (await make.look(db, intent.job)).status == "submitting"
-    assert await inbox(db) == [("unknown", 1), ("unknown", 1)]
+    assert await inbox(db) == [("unknown", 1)] * 3
 
 
 async def test_a_genuine_report_on_another_request_is_refused(api, db, intent):

@@ -37,7 +37,7 @@ ROWS = {
 
 def heard(intent: Any, news: Report) -> Heard:
     digest = token_digest(intent.token)
-    return Heard(intent.job.tenant_id, digest, news, {"user-agent": "fal"}, "{}", 2, digest)
+    return Heard(make.key_of(intent), digest, news, {"user-agent": "fal"}, "{}", 2, digest)
 
 
 async def left(db: Database, job: Any) -> dict[str, list[dict[str, Any]]]:
