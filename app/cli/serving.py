@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -14,6 +15,8 @@ from app.body import BYTES_PER_S
 
 TICK_S: Final = 0.5
 """How often a server looks whether it is to stop, and what time it is; uvicorn's tenth of a second is felt idle."""
+PARTS: Final = 10
+"""How many parts a wait for a client has."""
 
 
 class Server(uvicorn.Server):
@@ -76,6 +79,48 @@ class Together:
             self._held.clear()
 
 
+class Wait:
+    """
+    Calls *over* once *wait_s* seconds have passed in which the process ran, and again after each `begin`.
+
+    A process that stood still, as in a stopped container, finds its timers due before it has read what came meanwhile,
+    and clients could be served no more than fits into a socket. So a part of the wait that took twice its time or more
+    doesn't count.
+    """
+
+    __slots__ = ("_left", "_loop", "_over", "_part_s", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wait_s: float, over: Callable[[], None]) -> None:
+        self._loop = loop
+        self._part_s = wait_s / PARTS
+        self._over = over
+        self._left = PARTS
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Wait from now on."""
+        self.end()
+        self._left = PARTS
+        self._next()
+
+    def end(self) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _next(self) -> None:
+        late_at = self._loop.time() + 2 * self._part_s
+        self._timer = self._loop.call_later(self._part_s, self._passed, late_at)
+
+    def _passed(self, late_at: float) -> None:
+        if self._loop.time() < late_at:
+            self._left -= 1
+        if self._left > 0:
+            self._next()
+        else:
+            self._over()
+
+
 class Patient(HttpToolsProtocol):
     """
     uvicorn's HTTP, which by itself waits for ever for the head of a request, and until an answer is taken.
@@ -85,9 +130,10 @@ class Patient(HttpToolsProtocol):
 
     def __init__(self, *given: Any, slow_s: float, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._slow_s = slow_s
-        self._giving_up: asyncio.TimerHandle | None = None
-        self._cutting_off: asyncio.TimerHandle | None = None
+        self._least = slow_s * BYTES_PER_S
+        self._unsent = 0
+        self._head = Wait(self.loop, slow_s, self._give_up)
+        self._reader = Wait(self.loop, slow_s, self._judge_reader)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and may say what they want."""
@@ -98,7 +144,7 @@ class Patient(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """They did."""
-        self._await_no_head()
+        self._head.end()
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -109,8 +155,8 @@ class Patient(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """They are gone."""
-        self._await_no_head()
-        self._await_no_reader()
+        self._head.end()
+        self._reader.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -120,33 +166,26 @@ class Patient(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """They took what there was."""
-        self._await_no_reader()
+        self._reader.end()
         super().resume_writing()
 
-    def _await_reader(self) -> None:
-        self._await_no_reader()
-        left = self.transport.get_write_buffer_size()
-        self._cutting_off = self.loop.call_later(self._slow_s, self._judge_reader, left)
+    def _await_head(self) -> None:
+        if not self.transport.is_closing():
+            self._head.begin()
 
-    def _judge_reader(self, left: int) -> None:
-        if left - self.transport.get_write_buffer_size() < self._slow_s * BYTES_PER_S:
+    def _give_up(self) -> None:
+        self.transport.close()
+
+    def _await_reader(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._reader.begin()
+
+    def _judge_reader(self) -> None:
+        if self._unsent - self.transport.get_write_buffer_size() < self._least:
             # Closing would wait for them once more.
             self.transport.abort()
         else:
             self._await_reader()
-
-    def _await_no_reader(self) -> None:
-        if self._cutting_off is not None:
-            self._cutting_off.cancel()
-
-    def _await_head(self) -> None:
-        self._await_no_head()
-        if not self.transport.is_closing():
-            self._giving_up = self.loop.call_later(self._slow_s, self.transport.close)
-
-    def _await_no_head(self) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
 
 
 def config(
