@@ -32,7 +32,7 @@ ANSWERS = {
 async def test_an_answer_is_read_however_it_is_framed(kind, split):
     raw = ANSWERS[kind]
     parts = [bytes([byte]) for byte in raw] if split else [raw]
-    async with raw_server(answering(*parts)) as server, new_client(5) as http:
+    async with raw_server(answering(*parts)) as server, new_client(60) as http:
         answers = [await http.post(server.url) for _ in range(2)]
 
     assert [(answer.status_code, answer.content) for answer in answers] == [(200, BODY)] * 2
@@ -48,7 +48,7 @@ async def test_an_answer_is_read_however_it_is_framed(kind, split):
     ],
 )
 async def test_an_answer_may_end_with_its_connection(raw, content):
-    async with raw_server(answering(raw, then_close=True)) as server, new_client(5) as http:
+    async with raw_server(answering(raw, then_close=True)) as server, new_client(60) as http:
         answers = [await http.get(server.url) for _ in range(2)]
 
     assert [answer.content for answer in answers] == [content, content]
@@ -57,7 +57,7 @@ async def test_an_answer_may_end_with_its_connection(raw, content):
 
 async def test_status_reason_and_every_header_arrive():
     raw = b"HTTP/1.1 429 Slow Down\r\nRetry-After: 7\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
-    async with raw_server(answering(raw)) as server, new_client(5) as http:
+    async with raw_server(answering(raw)) as server, new_client(60) as http:
         answer = await http.get(server.url)
 
     assert (answer.status_code, answer.reason_phrase, answer.http_version) == (429, "Slow Down", "HTTP/1.1")
@@ -66,7 +66,7 @@ async def test_status_reason_and_every_header_arrive():
 
 
 async def test_a_request_is_written_as_it_was_spelled():
-    async with raw_server(answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE)) as server, new_client(60) as http:
         await http.post(
             server.url,
             params={"fal_webhook": "https://a/b?c=1"},
@@ -83,7 +83,7 @@ async def test_a_request_is_written_as_it_was_spelled():
 
 async def test_no_body_follows_the_answer_to_head():
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-    async with raw_server(answering(raw)) as server, new_client(5) as http:
+    async with raw_server(answering(raw)) as server, new_client(60) as http:
         answers = [await http.head(server.url) for _ in range(2)]
 
     assert [answer.content for answer in answers] == [b"", b""]
@@ -92,7 +92,7 @@ async def test_no_body_follows_the_answer_to_head():
 async def test_proxies_of_the_environment_are_ignored(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    async with raw_server(answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE)) as server, new_client(60) as http:
         assert (await http.get(server.url)).status_code == 200
 
 
@@ -109,7 +109,7 @@ async def test_no_more_than_allowed_are_under_way_at_once():
         writer.write(WHOLE)
         return True
 
-    async with raw_server(count) as server, httpx.AsyncClient(transport=PooledTransport(at_once=8)) as http:
+    async with raw_server(count) as server, httpx.AsyncClient(transport=PooledTransport(at_once=8), timeout=60) as http:
         answers = await asyncio.gather(*(http.post(server.url) for _ in range(100)))
 
     assert {answer.status_code for answer in answers} == {200}
@@ -124,7 +124,7 @@ async def test_waiting_for_a_place_has_its_own_timeout():
         return True
 
     may_answer = asyncio.Event()
-    timeout = httpx.Timeout(5, pool=0.02)
+    timeout = httpx.Timeout(60, pool=0.02)
     async with (
         raw_server(wait) as server,
         httpx.AsyncClient(transport=PooledTransport(at_once=1), timeout=timeout) as http,
@@ -142,7 +142,10 @@ async def test_waiting_for_a_place_has_its_own_timeout():
 
 
 async def test_an_idle_connection_is_not_used_for_long():
-    async with raw_server(answering(WHOLE)) as server, httpx.AsyncClient(transport=PooledTransport(kept_s=0)) as http:
+    async with (
+        raw_server(answering(WHOLE)) as server,
+        httpx.AsyncClient(transport=PooledTransport(kept_s=0), timeout=60) as http,
+    ):
         for _ in range(3):
             await http.post(server.url)
 
@@ -152,10 +155,10 @@ async def test_an_idle_connection_is_not_used_for_long():
 async def test_an_idle_connection_is_closed_also_where_nobody_asks_again():
     async with (
         raw_server(answering(WHOLE)) as server,
-        httpx.AsyncClient(transport=PooledTransport(kept_s=0.01)) as http,
+        httpx.AsyncClient(transport=PooledTransport(kept_s=0.01), timeout=60) as http,
     ):
         await http.post(server.url)
-        await asyncio.wait_for(server.closed.wait(), 5)
+        await asyncio.wait_for(server.closed.wait(), 60)
 
 
 async def test_an_answer_is_there_before_its_body_and_what_is_not_wanted_of_it_is_left():
@@ -166,7 +169,10 @@ async def test_an_answer_is_there_before_its_body_and_what_is_not_wanted_of_it_i
         return False
 
     transport = PooledTransport(at_once=1)
-    async with raw_server(begin, answering(WHOLE)) as server, httpx.AsyncClient(transport=transport) as http:
+    async with (
+        raw_server(begin, answering(WHOLE)) as server,
+        httpx.AsyncClient(transport=transport, timeout=60) as http,
+    ):
         async with http.stream("POST", server.url) as answer:
             assert await anext(answer.aiter_raw()) == b"abc"
         await server.closed.wait()
@@ -187,14 +193,14 @@ async def test_headers_that_never_end_are_given_up(begin):
             await writer.drain()
         return False
 
-    async with raw_server(flood) as server, new_client(5) as http:
+    async with raw_server(flood) as server, new_client(60) as http:
         with pytest.raises(httpx.ReadError):
             await http.get(server.url)
 
 
 async def test_an_answer_of_more_headers_than_anybody_reads_is_refused():
     raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300 + b"Content-Length: 0\r\n\r\n"
-    async with raw_server(answering(raw)) as server, new_client(5) as http:
+    async with raw_server(answering(raw)) as server, new_client(60) as http:
         with pytest.raises(httpx.RemoteProtocolError):
             await http.get(server.url)
 
@@ -203,7 +209,7 @@ async def test_no_more_connections_are_idle_than_may_be_busy_wherever_they_lead(
     async with (
         raw_server(answering(WHOLE)) as first,
         raw_server(answering(WHOLE)) as second,
-        httpx.AsyncClient(transport=PooledTransport(at_once=1)) as http,
+        httpx.AsyncClient(transport=PooledTransport(at_once=1), timeout=60) as http,
     ):
         for server in (first, second, first, second):
             await http.get(server.url)
@@ -217,10 +223,10 @@ async def test_whoever_no_authority_vouches_for_is_not_spoken_to(tmp_path):
     context.load_cert_chain(made.server, made.key)
     trusting = ssl.create_default_context(cafile=made.authority)
     async with raw_server(answering(WHOLE), tls=context) as server:
-        async with new_client(5) as http:
+        async with new_client(60) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.post(f"https://localhost:{server.port}/", content=b"paid")
-        async with httpx.AsyncClient(transport=PooledTransport(ssl_context=trusting)) as http:
+        async with httpx.AsyncClient(transport=PooledTransport(ssl_context=trusting), timeout=60) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.post(f"https://127.0.0.1:{server.port}/", content=b"paid")
             answers = [await http.post(f"https://localhost:{server.port}/", content=b"paid") for _ in range(2)]
@@ -232,7 +238,7 @@ async def test_whoever_no_authority_vouches_for_is_not_spoken_to(tmp_path):
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http:///x"])
 async def test_only_http_addresses_are_taken(url):
-    async with new_client(5) as http:
+    async with new_client(60) as http:
         with pytest.raises(httpx.UnsupportedProtocol):
             await http.get(url)
 
@@ -241,7 +247,7 @@ async def test_a_body_that_is_made_as_it_goes_is_refused():
     async def stream():
         yield b"x"
 
-    async with raw_server(answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE)) as server, new_client(60) as http:
         with pytest.raises(httpx.LocalProtocolError):
             await http.post(server.url, content=stream())
 

@@ -16,7 +16,7 @@ from tests.transport.raw import WHOLE, RawServer, answering, raw_server, reset
 LARGE = "x" * 8_000_000
 
 
-async def submit(server: RawServer, prompt: str = "a mecha", *, timeout_s: float = 5.0, warm: bool = False):
+async def submit(server: RawServer, prompt: str = "a mecha", *, timeout_s: float = 60.0, warm: bool = False):
     """What a submit to *server* becomes, with *warm* over a connection that was used before."""
     async with new_client(timeout_s) as http:
         if warm:
@@ -82,7 +82,7 @@ async def test_a_submit_that_breaks_off_is_lost_and_was_written_once(fault, warm
 
 async def test_a_kept_connection_closed_as_the_submit_leaves_is_lost_not_sent_again():
     """The close is on its way while our socket still looks fine; nobody knows what the other side read."""
-    async with raw_server(answering(WHOLE), reset_before_answer) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE), reset_before_answer) as server, new_client(60) as http:
         await http.post(server.url)
 
         with pytest.raises(httpx.TransportError) as failed:
@@ -93,7 +93,7 @@ async def test_a_kept_connection_closed_as_the_submit_leaves_is_lost_not_sent_ag
 
 
 async def test_a_kept_connection_found_closed_is_not_written_to():
-    async with raw_server(answering(WHOLE, then_close=True), answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE, then_close=True), answering(WHOLE)) as server, new_client(60) as http:
         await http.post(server.url, content=b"first")
         await server.closed.wait()
 
@@ -115,20 +115,20 @@ async def test_a_close_that_our_loop_has_not_seen_yet_is_found_before_writing():
                     served.append(connection.recv(65536))
                     connection.sendall(WHOLE)
                     if len(served) == 1:
-                        may_close.wait(5)
+                        may_close.wait(60)
                 closed.set()
 
         may_close, closed = threading.Event(), threading.Event()
         server = threading.Thread(target=serve)
         server.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        async with new_client(5) as http:
+        async with new_client(60) as http:
             await http.post(url, content=b"first")
             may_close.set()
             # Blocks the loop on purpose: the end of the connection comes in while nobody looks.
-            closed.wait(5)
+            closed.wait(60)
             answer = await http.post(url, content=b"second")
-        server.join(5)
+        server.join(60)
 
     assert answer.status_code == 200
     assert [request.rpartition(b"\r\n")[2] for request in served] == [b"first", b"second"]
@@ -136,7 +136,7 @@ async def test_a_close_that_our_loop_has_not_seen_yet_is_found_before_writing():
 
 async def test_what_comes_uncalled_for_spoils_the_connection_not_the_next_answer():
     smuggled = WHOLE.replace(b"r1", b"r0")
-    async with raw_server(answering(WHOLE + smuggled), answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE + smuggled), answering(WHOLE)) as server, new_client(60) as http:
         await http.post(server.url)
 
         second = await http.post(server.url)
@@ -155,12 +155,16 @@ async def test_a_connection_closed_before_anything_was_read_is_lost():
 
 
 async def test_a_timeout_after_connecting_is_lost():
-    async with raw_server(silence) as server, new_client(0.5) as http:
-        fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=5)
+    async with raw_server(answering(WHOLE), silence) as server, new_client(60) as http:
+        await http.post(server.url)
+        # Only what never comes has little time.
+        http.timeout = httpx.Timeout(60, read=0.05)
+        fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=60)
 
         assert await fal.submit("model", {}, webhook_url=None) == Lost("ReadTimeout")
+        await server.closed.wait()
 
-    assert len(server.heads) == 1
+    assert len(server.heads) == 2
 
 
 async def test_an_answer_that_trickles_is_lost_when_its_time_is_up():
@@ -170,16 +174,19 @@ async def test_an_answer_that_trickles_is_lost_when_its_time_is_up():
         await trickle(server, reader, writer)
         return await silence(server, reader, writer)
 
-    async with raw_server(slowly) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE), slowly) as server, new_client(60) as http:
+        # Its time doesn't go by while it connects.
+        await http.post(server.url)
         fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key="k", timeout_s=0.5)
 
         assert await fal.submit("model", {}, webhook_url=None) == Lost("TimeoutError")
+        await server.closed.wait()
 
-    assert len(server.heads) == 1
+    assert len(server.heads) == 2
 
 
 async def test_a_submit_that_had_no_turn_before_its_time_was_up_was_not_sent():
-    async with raw_server(silence) as server, new_client(5, at_once=1) as http:
+    async with raw_server(silence) as server, new_client(60, at_once=1) as http:
         held = asyncio.create_task(http.post(server.url, content=b"first"))
         while not server.bodies:
             await asyncio.sleep(0)
@@ -194,7 +201,7 @@ async def test_a_submit_that_had_no_turn_before_its_time_was_up_was_not_sent():
 
 
 async def test_a_canceled_submit_leaves_no_connection_to_be_used_again():
-    async with raw_server(silence, answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(silence, answering(WHOLE)) as server, new_client(60) as http:
         asking = asyncio.create_task(http.post(server.url, content=b"first"))
         while not server.bodies:
             await asyncio.sleep(0)
@@ -216,7 +223,7 @@ def refused_port() -> int:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid", "a" * 64 + ".example"])
 async def test_without_a_connection_nothing_was_sent(host):
-    async with new_client(5) as http:
+    async with new_client(60) as http:
         fal = FalClient(http, queue_url=f"http://{host}:{refused_port()}", key="k")
 
         answer = await fal.submit("model", {}, webhook_url=None)
@@ -244,7 +251,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_used():
 
 @pytest.mark.parametrize("key", ["a\r\nX-Evil: 1", "a\nb", "a\0b"])
 async def test_a_header_that_would_begin_another_is_not_sent(key):
-    async with raw_server(answering(WHOLE)) as server, new_client(5) as http:
+    async with raw_server(answering(WHOLE)) as server, new_client(60) as http:
         fal = FalClient(http, queue_url=f"http://127.0.0.1:{server.port}", key=key)
 
         assert isinstance(await fal.submit("model", {}, webhook_url=None), Refused)
