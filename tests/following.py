@@ -40,23 +40,24 @@ class Service:
 
     async def holds_no_connection(self) -> None:
         """Wait until every connection is back: the hub takes one for a moment now and then."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.app.state.db.engine.pool.checkedout():
                 await asyncio.sleep(0.005)
 
     def client(self, key: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
 
 @asynccontextmanager
-async def service(database_url: str, **given: Any) -> AsyncIterator[Service]:
-    """Callsheet over *database_url*; it looks for news often, unless *given* says otherwise."""
+async def service(database_url: str, *, stop_s: int = 2, **given: Any) -> AsyncIterator[Service]:
+    """Callsheet over *database_url*; it looks for news often, unless *given* says otherwise, and stops in *stop_s*."""
     fal = httpx.MockTransport(lambda _: httpx.Response(200, json=signing.JWKS))
     settings = Settings.read(
         **{"database_url": database_url, "fal_key": "test", "poll_s": 0.02, "_env_file": None, **given}
     )
     app = create_app(settings, fal_transport=fal)
-    server = Server(config(app, "127.0.0.1", 0, stop_s=2, slow_s=settings.slow_request_s))
+    server = Server(config(app, "127.0.0.1", 0, stop_s=stop_s, slow_s=settings.slow_request_s))
     serving = asyncio.create_task(server._serve())  # serve() would take the signals
     while not server.started:
         assert not serving.done(), serving

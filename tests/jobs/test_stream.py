@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -143,16 +142,12 @@ async def test_an_announcement_is_heard_long_before_the_clock_says_so(db, databa
         followed(client, f"/v1/jobs/{intent.job.id}/events") as events,
     ):
         await some(events, 3)
-        took: list[float] = []
-        for running in [True, False, True, False, True]:
+        for position, running in enumerate([True, False, True, False, True]):
             job = await make.look(db, intent.job)
-            since = time.monotonic()
-            await db.run(partial(lifecycle.progressed, job=job, progress=Progress(running, len(took)), ask_s=60))
+            await db.run(partial(lifecycle.progressed, job=job, progress=Progress(running, position), ask_s=60))
             news.announce()
+            # It waits for 20 seconds, and the clock would say so after 60.
             await some(events, 1)
-            took.append(time.monotonic() - since)
-
-    assert sorted(took)[2] < 0.5
 
 
 async def settled(db, intent):
@@ -221,7 +216,11 @@ async def test_two_hundred_streams_share_one_statement_a_look_and_hold_no_connec
         limits = httpx.Limits(max_connections=None)
         client = await stack.enter_async_context(
             httpx.AsyncClient(
-                base_url=served.url, headers={"Authorization": f"Bearer {key}"}, limits=limits, trust_env=False
+                base_url=served.url,
+                headers={"Authorization": f"Bearer {key}"},
+                limits=limits,
+                timeout=60,
+                trust_env=False,
             )
         )
         streams = [
@@ -250,7 +249,7 @@ async def test_who_hangs_up_is_forgotten(db, caller_and_client, served):
         await some(events, 2)
         assert len(hub) == 1
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(hub):
             await asyncio.sleep(0.01)
 
@@ -289,19 +288,18 @@ async def test_streams_end_at_once_when_the_service_stops_and_go_on_at_another(d
     caller, key = await make.make_key(db)
     intent = await make.taken(db, caller)
     path = f"/v1/jobs/{intent.job.id}/events"
-    async with service(database_url) as first, first.client(key) as client, followed(client, path) as events:
+    async with service(database_url, stop_s=60) as first, first.client(key) as client, followed(client, path) as events:
         before = numbers(await some(events, 2))
-        since = time.monotonic()
         first.server.should_exit = True
-        rest = [event async for event in events]
-        took = time.monotonic() - since
+        # By itself it would have no end, and the service would bear with it for longer than this.
+        async with asyncio.timeout(40):
+            rest = [event async for event in events]
     await make.submit(db, intent)
     await make.report(db, intent, make.success())
     async with service(database_url) as second, second.client(key) as client:
         after = numbers(await whole(client, path, last=str(before[-1])))
 
     assert (before, rest, after) == ([1, 2], [], [3, 4])
-    assert took < 1.5
 
 
 @pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
@@ -324,7 +322,7 @@ async def test_a_key_that_stopped_working_ends_its_stream(db, database_url, colu
         async with db.session() as session:
             await session.execute(update(ApiKey).where(ApiKey.id == caller.key_id).values({column: past}))
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert [event async for event in events] == []
         assert (await client.get(f"/v1/jobs/{mine.job.id}/events")).status_code == 401
         await make.submit(db, theirs)
@@ -385,7 +383,7 @@ async def test_headers_keep_proxies_from_holding_it_back_and_a_comment_keeps_it_
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-accel-buffering"] == "no"
         assert "content-length" not in answer.headers
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(40):
             comments = [line async for line in _first(answer, ": still here", 3)]
 
     assert len(comments) == 3
