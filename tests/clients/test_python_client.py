@@ -163,9 +163,9 @@ async def test_p8_status_of_an_unknown_request(python: Start):
 
 async def test_p9_subscribe_with_logs_priority_and_a_time_limit(python: Start):
     # The time limit goes to fal as a start timeout, so the wait has to stay below it.
-    fal = await python(queue_s=10, run_s=LONG)
+    fal = await python(queue_s=19, run_s=LONG)
 
-    said = await fal.do_in_time("p9", 10, LONG)
+    said = await fal.do_in_time("p9", 19, LONG)
 
     submit, *polls, last_poll, result = fal.heard
     request_id = submitted(submit)
