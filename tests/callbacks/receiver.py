@@ -8,6 +8,8 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from tests.listening import deafen
+
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -47,7 +49,7 @@ class Receiver:
 
     answering: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._answer(reader, writer))
         self.answering.add(task)
         task.add_done_callback(self.answering.discard)
@@ -80,7 +82,7 @@ async def receiving(*replies: Reply) -> AsyncIterator[Receiver]:
     try:
         yield receiver
     finally:
-        server.close()
+        await deafen(server)
         for task in receiver.answering:
             task.cancel()
         await asyncio.gather(*receiver.answering, return_exceptions=True)

@@ -14,9 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
+from tests.listening import deafen
+
 CHUNK: Final = 65_536
-# How often asyncio's loop turns between taking a connection and calling the one who serves it.
-TURNS_TO_SERVE: Final = 4
 LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
 
@@ -50,6 +50,8 @@ class Proxy:
         self.target = target
         self.faults = Faults()
         self.port = 0
+        self.swallowed = asyncio.Event()
+        """Set by the first piece that went nowhere."""
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
@@ -66,13 +68,7 @@ class Proxy:
     async def deaf(self) -> None:
         """Until told to listen, nobody takes new connections here, and those there are get reset."""
         assert self._server is not None
-        for listener in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listener)
-        # Whoever was taken in just now begins to be served, and is seen below; asyncio loses a connection whose
-        # server is closed before.
-        for _ in range(TURNS_TO_SERVE):
-            await asyncio.sleep(0)
-        self._server.close()
+        await deafen(self._server)
         self.reset()
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,6 +116,7 @@ class Proxy:
             if way in self.faults.half_close:
                 break
             if way in self.faults.swallow:
+                self.swallowed.set()
                 continue
             left = self.faults.cut_after.get(way)
             if left is None or len(piece) < left:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.listening import deafen
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Act = Callable[["RawServer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
 
@@ -81,4 +83,4 @@ async def raw_server(*acts: Act, tls: ssl.SSLContext | None = None) -> AsyncIter
     try:
         yield found
     finally:
-        server.close()
+        await deafen(server)
