@@ -26,7 +26,7 @@ from tests.bench.figure import NotYet, Wrong
 from tests.bench.load import Order
 from tests.bench.machine import Watch
 from tests.bench.pgbench import MADE, TENANT
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "fal-ai/kling-video/o3/4k/text-to-video"

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.cli.commands import environment
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 O3 = "/fal-ai/kling-video/o3/4k/text-to-video"
 

@@ -21,8 +21,9 @@ import pytest
 
 from app.cli.up import STOP_S
 from tests.cli.commands import Done, call, environment, fork, fresh, nursery
-from tests.faults.stage import ROOT, free_port
+from tests.faults.stage import ROOT
 from tests.files import samples
+from tests.ports import free_port
 
 O3 = "fal-ai/kling-video/o3/4k/text-to-video"
 IMAGE = "fal-ai/kling-video/o3/4k/image-to-video"

@@ -6,7 +6,7 @@ import psycopg
 
 from tests import history
 from tests.cli.commands import call, fresh
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 
 def test_a_broken_promise_is_named_and_exits_with_one(database_url, tmp_path):

@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,18 +26,12 @@ from tests import clips
 from tests import factories as make
 from tests.faults.promises import Findings, assert_promises, check
 from tests.faults.proxy import Proxy
+from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 FAL_TIMEOUT_S: Final = 1.0
 LEASE_S: Final = 2.5
 NAP_S: Final = 0.02
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(
@@ -205,14 +198,13 @@ class Stage:
         return self.workers[0]
 
     async def ready(self, url: str, within_s: float = 60.0) -> None:
-        """Wait until *url* answers at all."""
+        """Wait until *url* answers well."""
 
         async def answers() -> bool:
             try:
-                await self.http.get(url)
+                return (await self.http.get(url)).is_success
             except httpx.HTTPError:
                 return False
-            return True
 
         await until(answers, within_s, url)
 

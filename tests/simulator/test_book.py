@@ -1,7 +1,6 @@
 """What the books keep, also when the process is killed."""
 
 import asyncio
-import os
 import re
 import signal
 import sqlite3
@@ -14,12 +13,13 @@ import pytest
 from app.simulator import clips
 from app.simulator.book import Book
 from app.simulator.requests import Request
+from tests.ports import free_port
 from tests.simulator.conftest import AUTH, HOOK, O3, OpenBox
 
 
 async def test_everything_accepted_survives_a_kill_and_finishes_afterwards(open_box: OpenBox, tmp_path: Path):
     process, url = await start(tmp_path)
-    async with httpx.AsyncClient(base_url=url, headers=AUTH) as client:
+    async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client:
 
         async def order(number: int) -> str:
             body = {"prompt": f"{number} [[sim: video_s=0.1]]", "duration": "5"}
@@ -43,20 +43,19 @@ async def test_everything_accepted_survives_a_kill_and_finishes_afterwards(open_
 
 async def start(data: Path) -> tuple[asyncio.subprocess.Process, str]:
     """A simulator in a process of its own, where nothing ever starts to run."""
-    port = 20_000 + os.getpid() % 20_000
-    while True:
-        command = [sys.executable, "-m", "app.simulator", "--port", str(port), "--data", str(data), "--queue-s", "600"]
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, stderr=-3)
-        url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url) as client:
-            while process.returncode is None:
-                try:
-                    await client.get("/simulator/clock")
-                except httpx.TransportError:
-                    await asyncio.sleep(0.02)
-                else:
-                    return process, url
-        port += 1
+    port = free_port()
+    command = [sys.executable, "-m", "app.simulator", "--port", str(port), "--data", str(data), "--queue-s", "600"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, stderr=-3)
+    url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=url) as client:
+        while True:
+            assert process.returncode is None
+            try:
+                await client.get("/simulator/clock")
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)
+            else:
+                return process, url
 
 
 async def test_ended_requests_come_back_as_they_were(open_box: OpenBox, tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 from app.fal.client import NOTHING_SENT, FalClient
 from app.fal.messages import Lost, Refused
 from app.http import new_client
+from tests.ports import free_port
 from tests.transport.raw import WHOLE, RawServer, answering, raw_server, reset
 
 # More than socket buffers take, so that a server can end it in the middle.
@@ -214,17 +215,10 @@ async def test_a_canceled_submit_leaves_no_connection_to_be_used_again():
     assert server.connections == 2
 
 
-def refused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid", "a" * 64 + ".example"])
 async def test_without_a_connection_nothing_was_sent(host):
     async with new_client(60) as http:
-        fal = FalClient(http, queue_url=f"http://{host}:{refused_port()}", key="k")
+        fal = FalClient(http, queue_url=f"http://{host}:{free_port()}", key="k")
 
         answer = await fal.submit("model", {}, webhook_url=None)
 

@@ -7,7 +7,7 @@ from tests.bench import pgbench
 from tests.bench.figure import Figure, Sample, Wrong
 from tests.bench.load import Order
 from tests.bench.stage import TENANTS, Stage, among, gets, orders, seen
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 RIVALS: Final = "tests.bench.rivals"
 

@@ -14,7 +14,7 @@ from tests.bench.figures.accept import RIVALS, accepted
 from tests.bench.load import Order
 from tests.bench.machine import cpu_s
 from tests.bench.stage import Stage, orders, seen
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 INSTEAD: Final = "processor microseconds, for instructions can't be counted here"
 

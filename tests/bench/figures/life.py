@@ -11,7 +11,7 @@ from tests.bench.figure import Figure, NotYet, Omitted, Sample, Wrong
 from tests.bench.figures.accept import RIVALS
 from tests.bench.load import Order
 from tests.bench.stage import ORDER_BODY, Stage, orders
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 # The receiver is on this machine.
 CALLBACKS: Final = {"CALLBACK_ALLOW_NETWORKS": "127.0.0.0/8"}

@@ -14,7 +14,7 @@ import httpx
 from tests.bench.figure import Figure, Sample, Wrong
 from tests.bench.machine import cpu_s
 from tests.bench.stage import ORDER_BODY, Stage, callsheet
-from tests.faults.stage import free_port
+from tests.ports import free_port
 
 STARTS: Final = "l-start"
 
