@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from app.http import download_transport, new_client
 from app.media.download import FEW, Limits, Unfetched, download
+from tests.listening import deafen
+from tests.ports import free_port
 
 Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
-TINY = Limits(size=10_000, whole_s=0.3, silence_s=0.2, grace_s=0.1, bytes_per_s=1000)
+SMALL = Limits(size=10_000)
+HASTY = replace(SMALL, whole_s=0.3, silence_s=0.2, grace_s=0.1, bytes_per_s=1000)
 
 
 @asynccontextmanager
@@ -31,7 +35,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/file.mp4"
     finally:
-        server.close()
+        await deafen(server)
 
 
 def says(head: str, body: bytes = b"") -> Serve:
@@ -41,15 +45,15 @@ def says(head: str, body: bytes = b"") -> Serve:
     return serve
 
 
-async def fetched(url: str, limits: Limits = TINY, *, allow_private: bool = True) -> bytes:
+async def fetched(url: str, limits: Limits = SMALL, *, allow_private: bool = True) -> bytes:
     async with (
-        new_client(0.2, transport=download_transport(allow_private=allow_private)) as http,
+        new_client(20, transport=download_transport(allow_private=allow_private)) as http,
         download(http, url, limits) as coming,
     ):
         return b"".join([part async for part in coming.parts()])
 
 
-async def refusal(serve: Serve, limits: Limits = TINY) -> Unfetched:
+async def refusal(serve: Serve, limits: Limits = SMALL) -> Unfetched:
     async with serving(serve) as url:
         with pytest.raises(Unfetched) as refused:
             await fetched(url, limits)
@@ -128,17 +132,15 @@ async def silence(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize("serve", [trickle, trickled_head, silence])
 async def test_a_server_that_trickles_is_left(serve):
-    refused = await refusal(serve)
+    refused = await refusal(serve, HASTY)
 
     assert (refused.code, refused.most_tries) == ("too_slow", None)
 
 
 async def test_nobody_there():
-    async with serving(silence) as url:
-        pass
-
     with pytest.raises(Unfetched) as refused:
-        await fetched(url)
+        await fetched(f"http://127.0.0.1:{free_port()}/file.mp4")
+
     assert refused.value.code == "unreachable"
 
 

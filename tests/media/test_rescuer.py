@@ -28,7 +28,7 @@ from app.verify.verifier import verify
 from app.worker import work
 from tests import factories as make
 from tests.callbacks import rows as callbacks
-from tests.media.test_download import TINY, says, serving, trickle
+from tests.media.test_download import HASTY, SMALL, says, serving, trickle
 from tests.media.test_storage import some
 from tests.world import build, run_once
 
@@ -57,14 +57,14 @@ def rescuer_of(db, tmp_path, http, **changes):
         owner="test",
         at_once=4,
         lease_s=60,
-        limits=TINY,
+        limits=SMALL,
     )
     return replace(rescuer, **changes)
 
 
 @pytest.fixture
 async def rescuer(db, tmp_path):
-    async with new_client(0.2, transport=download_transport(allow_private=True)) as http:
+    async with new_client(20, transport=download_transport(allow_private=True)) as http:
         yield rescuer_of(db, tmp_path, http)
 
 
@@ -94,7 +94,7 @@ async def test_a_file_that_is_too_large_is_refused_and_the_job_stays_succeeded(d
 async def test_a_file_that_trickles_is_given_up_and_tried_again_later(db, rescuer, tmp_path):
     async with serving(trickle) as url:
         job = await finished(db, url)
-        await run_once(rescuer)
+        await run_once(replace(rescuer, limits=HASTY))
 
     (file,) = await files_of(db, job)
     assert (file.error["code"], file.tries) == ("too_slow", 1)
@@ -298,7 +298,7 @@ async def test_a_long_copy_keeps_its_lease(db, tmp_path):
 
     http, _ = answering(lambda request: httpx.Response(200, content=slow()))
     job = await finished(db, "https://x.example/1")
-    rescuer = rescuer_of(db, tmp_path, http, lease_s=0.15, limits=replace(TINY, whole_s=9, silence_s=9, grace_s=9))
+    rescuer = rescuer_of(db, tmp_path, http, lease_s=0.15)
     (piece,) = await rescuer.take(1)
     copying = asyncio.create_task(piece)
     await moving.wait()
@@ -370,7 +370,7 @@ async def test_the_worker_runs_it(database_url, tmp_path):
         parts = world.parts
         stop = asyncio.Event()
         working = asyncio.create_task(work(parts, stop, drain_s=1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await world.job(job["id"]))["safe_at"] is None:
                 await world.at_fal(10)
         stop.set()
