@@ -18,6 +18,7 @@ from tests.files import samples
 # In the package the name stands for the command.
 jobs = import_module("app.cli.jobs")
 NOT_YET = b'{"code": "not_safe_yet"}'
+NEVER = [(409, NOT_YET)]
 JOB = "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b"
 
 
@@ -73,13 +74,13 @@ def stand() -> Iterator[tuple[type[Stand], str]]:
     [
         ([(307, b"/media/x")], b"ours"),
         ([(409, NOT_YET), (307, b"/media/x")], b"ours"),
-        ([(409, NOT_YET)], b"fal's"),
+        (NEVER, b"fal's"),
         ([(404, b"")], b"fal's"),
         ([(307, b"/media/broken")], b"fal's"),
     ],
 )
 def test_our_own_copy_is_saved_and_fals_where_there_is_none(stand, tmp_path, monkeypatch, answers, saved):
-    monkeypatch.setattr(jobs, "SAFE_S", 0.05)
+    monkeypatch.setattr(jobs, "SAFE_S", 0.05 if answers == NEVER else 30.0)
     monkeypatch.setattr("app.client.exchange.FIRST_S", 0.01)
     served, url = stand
     served.answers[f"/v1/jobs/{JOB}/output?number=1"] = answers
