@@ -11,7 +11,7 @@ import pytest
 from tests.bench import report
 from tests.bench.__main__ import FIGURES
 from tests.bench.figure import Figure, NotYet, Omitted, Sample, Wrong, measured, percentile
-from tests.bench.load import Order, run
+from tests.bench.load import Order, _due, run
 from tests.bench.profile import shares
 
 BODY = b'{"id":"0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b","status":"queued"}'
@@ -66,7 +66,7 @@ async def test_load_sends_as_many_as_ordered_each_in_turn():
     ids=["error", "other_status", "other_body", "closed", "no_length", "half"],
 )  # fmt: skip
 async def test_wrong_answers_are_failures(bad):
-    async with serving(answer(), bad) as port:
+    async with serving(bad, answer()) as port:
         outcome = await run(order(port, connections=1, most=10, patience_s=0.1, seconds=0.2))
 
     assert outcome.wrong >= 1
@@ -92,10 +92,14 @@ async def test_answers_that_come_in_pieces_are_whole():
 
 async def test_load_at_a_rate_asks_that_often_and_times_from_when_it_was_due():
     async with serving(answer()) as port:
-        outcome = await run(order(port, rate=200.0, seconds=0.1, most=1000))
+        outcome = await run(order(port, rate=200.0, most=20))
 
     assert outcome.right == 20
     assert outcome.seconds >= 0.09
+
+
+def test_load_at_a_rate_is_due_for_as_many_seconds_as_ordered():
+    assert list(_due(order(1, rate=200.0, seconds=0.1, most=1000), 7.0)) == [7 + n / 200 for n in range(20)]
 
 
 @pytest.mark.parametrize(
