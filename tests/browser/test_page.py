@@ -66,7 +66,7 @@ async def served(database_url: str, tmp_path: Path, ours: str) -> AsyncIterator[
         chosen.lifespan = "off"  # it runs already
         server = Server(chosen)
         serving = asyncio.create_task(server._serve())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not server.started:
                 await asyncio.sleep(0.005)
         yield world, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -27,6 +27,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PICTURE = Path(__file__).parents[2] / "docs" / "incidents.png"
 JOB = "0197a2b8-6c4e-7d31-9f00-3a5f0c1d2e4b"
 
+# However slow the machine is.
+expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt install chromium")
 
 
@@ -78,7 +80,7 @@ async def enter(page: Page, key: str) -> None:
 
 async def test_all_is_well_then_trouble_comes_and_goes_by_keyboard_alone(page, db, key):
     await enter(page, key)
-    await expect(page.get_by_text("All is well")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("All is well")).to_be_visible()
     detail = {"jobs": [JOB], "at_least": False}
     hours = {"since": clock.now() - timedelta(hours=2)}
     await add(
@@ -89,7 +91,7 @@ async def test_all_is_well_then_trouble_comes_and_goes_by_keyboard_alone(page, d
     )
 
     # By itself: nobody reloads.
-    await expect(page.locator("#open li")).to_have_count(2, timeout=30_000)
+    await expect(page.locator("#open li")).to_have_count(2)
     first = page.locator("#open li").first
     for said in ("fal's answer to a submit got lost", "3 jobs · 6.30 USD", JOB, "callsheet jobs resolve"):
         await expect(first).to_contain_text(said)
@@ -104,7 +106,7 @@ async def test_all_is_well_then_trouble_comes_and_goes_by_keyboard_alone(page, d
     await page.keyboard.press("Tab")
     await page.keyboard.type("saved <b>by hand</b>")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#open li")).to_have_count(1, timeout=30_000)
+    await expect(page.locator("#open li")).to_have_count(1)
     await expect(page.locator("#closed")).to_contain_text("saved <b>by hand</b>")
 
 
@@ -113,15 +115,15 @@ async def test_a_key_that_may_not_look_is_told_so_and_not_kept(page, db):
 
     await enter(page, key)
 
-    await expect(page.get_by_role("alert")).to_contain_text("admin", timeout=30_000)
+    await expect(page.get_by_role("alert")).to_contain_text("admin")
     assert await page.evaluate("sessionStorage.length + localStorage.length") == 0
 
 
 async def test_the_key_stays_in_the_tab_until_it_is_forgotten(page, key):
     await enter(page, key)
-    await expect(page.get_by_text("All is well")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("All is well")).to_be_visible()
     await page.reload()
-    await expect(page.get_by_text("All is well")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("All is well")).to_be_visible()
     assert await page.evaluate("localStorage.length") == 0
 
     await page.get_by_role("button", name="Forget the key").click()
@@ -136,5 +138,5 @@ async def test_nobody_watching_is_no_good_news(page, db, key):
 
     await enter(page, key)
 
-    await expect(page.get_by_role("status")).to_contain_text("Nobody has watched", timeout=30_000)
+    await expect(page.get_by_role("status")).to_contain_text("Nobody has watched")
     await expect(page.get_by_text("All is well")).to_be_hidden()
