@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 
@@ -26,6 +27,10 @@ from tests.sharing import (  # noqa: F401 - pytest looks for its hooks here
     pytest_xdist_make_scheduler,
 )
 from tests.world import World, build
+
+# That an example takes long tells of the machine, and of nothing that is tested.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 TEMPLATE = f"callsheet_template_{os.getpid()}"
 

@@ -23,7 +23,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=12), picks=st.randoms(use_true_random=False))
 async def test_no_order_of_holds_charges_and_releases_loses_or_makes_a_cent(db, steps, picks):
     caller = await make.make_tenant(db)

@@ -139,7 +139,7 @@ async def test_an_order_that_came_before_is_left_out_and_its_neighbours_are_not(
     assert (await make.balances(db, caller))[1] == Decimal("6.30")
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     limit=st.integers(0, 60),
     lengths=st.lists(st.integers(3, 15), min_size=1, max_size=12),
