@@ -87,20 +87,20 @@ class World:
             moved = await self.fal.put("/simulator/clock", json={"advance_s": seconds / STEPS})
             assert moved.is_success, moved.text
 
-    async def over_at_fal(self, within_s: float = 10.0) -> None:
+    async def over_at_fal(self, within_s: float = 60.0) -> None:
         """Wait until fal has ended all that it has: making a real video takes longer than moving a clock."""
         async with asyncio.timeout(within_s):
             while any(request["state"] != "COMPLETED" for request in await self.books()):
                 await asyncio.sleep(0.01)
 
-    async def ended(self, job_id: str, within_s: float = 10.0) -> Any:
+    async def ended(self, job_id: str, within_s: float = 60.0) -> Any:
         """The job once it has ended, by whoever brings the news."""
         async with asyncio.timeout(within_s):
             while (job := await self.job(job_id))["finished_at"] is None:
                 await asyncio.sleep(0.01)
         return job
 
-    async def reconciled(self, job_id: str, within_s: float = 10.0) -> Any:
+    async def reconciled(self, job_id: str, within_s: float = 60.0) -> Any:
         """The job once asking fal has ended it."""
         async with asyncio.timeout(within_s):
             while (job := await self.job(job_id))["finished_at"] is None:

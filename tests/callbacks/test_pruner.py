@@ -79,7 +79,7 @@ async def test_a_run_takes_a_bounded_number_and_what_somebody_holds_is_left(db, 
     first, *_ = await rows.deliveries(db, caller)
     async with db.session() as other:
         await other.execute(text("SELECT FROM callback_deliveries WHERE id = :id FOR UPDATE"), {"id": first.id})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await pruner.prune(db, MONTH, batch=2, batches=2) == 4
             assert await pruner.prune(db, MONTH) == 4
 

@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     async def _minutes_at_fal(self) -> None:
         await self.world.at_fal(100)
         # While a real video is made the clock may have moved past; what waited for its place at fal needs time, too.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while any(request["state"] != "COMPLETED" for request in await self.world.books()):
                 await self.world.at_fal(10)
                 await asyncio.sleep(0.01)

@@ -203,7 +203,7 @@ async def test_a_batch_that_dies_half_way_changes_nothing(db, caller):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await db.run(lambda session: session.scalar(kill)):
                 await asyncio.sleep(0.01)
         with pytest.raises(DBAPIError):
@@ -220,7 +220,7 @@ async def test_two_at_once_share_what_there_is_and_wait_for_nobody(db, caller):
     async with db.session() as other:
         held = select(Job).where(Job.id == jobs[0].id).with_for_update()
         assert (await other.scalars(held)).one()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             thinned = await asyncio.gather(*(thin(db, YEAR, batch=2) for _ in range(3)))
 
     assert sum(thinned) + await thin(db, YEAR) == 10
