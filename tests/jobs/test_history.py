@@ -56,11 +56,13 @@ async def test_the_one_request_that_it_can_be_it_is(db):
     assert (job.status, job.fal_request_id) == ("submitted", "req-1")
 
 
-@pytest.mark.parametrize("late", [-61, 62])
-async def test_a_request_of_another_time_is_another(db, late):
+@pytest.mark.parametrize(("moment", "late"), [("created_at", -61), ("answered_at", 61)])
+async def test_a_request_of_another_time_is_another(db, moment, late):
     intent = await lost(db)
+    (attempt,) = await make.attempts_of(db, intent.job)
+    sent_at = getattr(attempt, moment) + timedelta(seconds=late)
 
-    assert await recognise(db, intent, [request(intent, late=late)]) is None
+    assert await recognise(db, intent, [Sent("req-1", sent_at, INPUT)]) is None
 
 
 @pytest.mark.parametrize("change", [{"duration": 5}, {"seed": 1}, {"prompt": "A mecha lands"}])
