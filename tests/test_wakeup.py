@@ -56,12 +56,13 @@ async def test_room_at_fal_wakes_the_dispatcher_in_a_moment():
 async def test_an_order_is_announced_to_the_dispatcher_alone_and_its_end_to_all_that_have_work_from_it(
     world, monkeypatch
 ):
-    named: list[set[str]] = []
-    monkeypatch.setattr(world.app.state.announcer, "announce", lambda *whom: named.append({*whom}))
+    named: asyncio.Queue[set[str]] = asyncio.Queue()
+    monkeypatch.setattr(world.app.state.announcer, "announce", lambda *whom: named.put_nowait({*whom}))
 
     job = await world.order()
     await world.dispatch()
     await world.at_fal(60)
     await world.ended(job["id"])
 
-    assert named == [{DISPATCHER}, {RESCUER, ROOM, SENDER}]
+    assert [await named.get(), await named.get()] == [{DISPATCHER}, {RESCUER, ROOM, SENDER}]
+    assert named.empty()
