@@ -161,8 +161,10 @@ async def test_a_few_statements_are_asked_again_if_postgres_says_so(db):
 
 async def test_a_few_statements_that_get_no_answer_are_given_up_and_the_next_ones_work(db, monkeypatch):
     monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    # Postgres may be too busy to hear that it is given up. It doesn't come to the commit even so: this is longer than
+    # a statement may take.
     with pytest.raises(PoolTimeout):
-        await db.run_few(lambda ask: ask(ADD, ("SELECT pg_sleep(10)", {}), commit=True))
+        await db.run_few(lambda ask: ask(ADD, ("SELECT pg_sleep(60)", {}), commit=True))
 
     monkeypatch.undo()
     assert await there_are(db) == 0
