@@ -172,10 +172,10 @@ async def test_each_refused_probe_waits_longer_up_to_a_bound(db):
     waits = []
     for _ in range(9):
         since = (await row_of(db)).since
-        await db.run(
-            partial(accounts.refused, name="default", answer=LOCKED, sent_at=max(since, intent.attempt.created_at))
-        )
+        # In one transaction, for which no time passes.
         async with db.session() as session:
+            sent_at = max(since, intent.attempt.created_at)
+            await accounts.refused(session, "default", LOCKED, sent_at=sent_at)
             left = select(func.extract("epoch", FalAccount.probe_at - func.now()))
             waits.append(float((await session.scalars(left)).one()))
         await probe_is_due(db)
