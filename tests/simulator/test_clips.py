@@ -2,6 +2,7 @@
 
 import io
 import time
+import timeit
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def test_longest_video_takes_little_work(tmp_path: Path):
 
     encode(tmp_path / "long.mp4", Shape(640, 360, Decimal(15), audio=True))
 
-    assert time.process_time() - began < 4
+    took_s = time.process_time() - began
+    # Said in work, for a second of one processor is several of another.
+    assert took_s < 8 * sum(timeit.repeat(number=10_000_000, repeat=2, timer=time.process_time))
     assert length_of(tmp_path / "long.mp4") == 15
 
 
