@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app import clock, logs
@@ -340,12 +344,28 @@ async def test_a_method_that_is_not_there_is_told_as_a_problem(api):
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
 
-async def test_an_error_of_ours_tells_nothing_of_our_insides(api, db, caller, capfd):
+@contextmanager
+def deployed_logs() -> Iterator[None]:
+    """Logs as they are where Callsheet runs, and for what comes after as they were."""
+    root, config = logging.getLogger(), structlog.get_config()
+    level, handlers = root.level, root.handlers[:]
     logs.setup(json=True)
+    # Else each logger that is used in here stays as it is.
+    structlog.configure(cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**config)
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+async def test_an_error_of_ours_tells_nothing_of_our_insides(api, db, caller, capfd):
     async with db.session() as session:
         await session.execute(text("ALTER TABLE jobs ADD CONSTRAINT ck_jobs_none CHECK (status = 'none') NOT VALID"))
 
-    answer = await order(api)
+    with deployed_logs():
+        answer = await order(api)
 
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
