@@ -8,13 +8,13 @@ numpy would be a lot of weight for six rectangles.
 
 import asyncio
 import math
-import os
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from app.simulator import letters
 from app.simulator.inputs import Shape
@@ -74,7 +74,8 @@ class Clips:
         file = self._folder / f"{shape.width}x{shape.height}-{shape.seconds}s-{sound}-{shape.tint}.mp4"
         if not file.exists():
             # Renamed when whole: a kill in the middle mustn't leave half a film to be served for ever.
-            part = file.with_suffix(f".{os.getpid()}.part")
+            # Two simulators may make the same in one folder, even within one process.
+            part = file.with_suffix(f".{uuid4().hex}.part")
             encode(part, shape)
             part.rename(file)
         return file
