@@ -21,7 +21,6 @@ from app.jobs.lifecycle import AttemptKey, JobKey
 from app.jobs.order import Order
 from app.jobs.tables import Attempt, FalAccount, Job, JobEvent
 from app.jobs.taking import Intent
-from app.media import queries as media
 from app.media.download import Unfetched
 from app.media.rescuer import Ended, Kept
 from app.media.tables import Output
@@ -118,10 +117,16 @@ async def report(db: Database, intent: Intent, news: Report, measured_s: Decimal
     return await db.run(partial(lifecycle.reported, key=key_of(intent), report=news, measured_s=measured_s))
 
 
+async def files_of(db: Database, job: JobKey | Job) -> list[Any]:
+    """The files of its output, by number."""
+    async with db.session() as session:
+        found = select(Output).where(Output.tenant_id == job.tenant_id, Output.job_id == job.id)
+        return list(await session.scalars(found.order_by(Output.number)))
+
+
 async def keep(db: Database, job: JobKey | Job, error: Unfetched | None = None) -> None:
     """Its files are in our own storage, or given up for *error*."""
-    async with db.session() as session:
-        files = await media.of_job(session, job.tenant_id, job.id)
+    files = await files_of(db, job)
     kept = None if error else Kept("x", 1, b"0" * 32, "video/mp4", None)
     members = [Ended(file, kept, error) for file in files]
     assert all(await db.run_few(partial(keeping.note_ended, members=members)))

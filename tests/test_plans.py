@@ -51,7 +51,6 @@ from app.jobs.queries import Filter
 from app.jobs.reconciler import AWAITED, anything_due
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.media import queries as media
 from app.media import rescuer
 from app.media.download import Unfetched
 from app.media.rescuer import Ended
@@ -348,7 +347,6 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "rescue": lambda _: rescue,
     "note ended files": lambda tenant: partial(note_ended, tenant=tenant),
     "note failed files": lambda tenant: partial(note_failed, tenant=tenant),
-    "files of a job": lambda tenant: partial(media.of_job, tenant_id=tenant, job_id=tenant),
     "retried": lambda tenant: partial(intake.replay, caller=caller(tenant), order=make.an_order(retry_of=tenant)),
     "note what fal took": lambda tenant: partial(note_taken, tenant=tenant),
     "note deliveries": lambda tenant: partial(note_delivered, tenant=tenant),
@@ -435,6 +433,21 @@ async def test_who_takes_what_is_due_finds_what_was_picked_by_its_key(db, tenant
 
     # By another index all that is due would be read once more, however much that is.
     assert key in plan
+
+
+@pytest.mark.parametrize(
+    ("note", "key", "due"),
+    [
+        (note_ended, "pk_outputs", "ix_outputs_due"),
+        (note_failed, "pk_outputs", "ix_outputs_due"),
+        (note_delivered, "pk_callback_deliveries", "ix_callback_deliveries_due"),
+    ],
+)
+async def test_who_notes_what_became_of_something_finds_it_by_its_key(db, tenant, note, key, due):
+    found = "\n".join(await plans(db, partial(note, tenant=tenant)))
+
+    assert key in found
+    assert due not in found
 
 
 async def test_a_round_of_dispatch_finds_what_it_chose_by_its_key(db, tenant):

@@ -103,16 +103,16 @@ DELIVERED: Final = """
             duration_ms bigint
         )
     ), mine AS MATERIALIZED (
-        SELECT told.*
+        -- Found by their keys alone: by what is due, all of that would be read.
+        SELECT told.*, d.lease_token = told.lease_token AND d.due_at IS NOT NULL AS is_ours
         FROM callback_deliveries AS d JOIN told ON d.tenant_id = told.tenant_id AND d.id = told.id
-        WHERE d.lease_token = told.lease_token AND d.due_at IS NOT NULL
         ORDER BY d.tenant_id, d.id
         FOR UPDATE OF d
     ), kept AS (
         UPDATE callback_deliveries AS d
         SET status = 'delivered', delivered_at = now(), due_at = NULL, lease_owner = NULL
         FROM mine
-        WHERE d.tenant_id = mine.tenant_id AND d.id = mine.id
+        WHERE d.tenant_id = mine.tenant_id AND d.id = mine.id AND is_ours
         RETURNING d.tenant_id, d.id, d.endpoint_id, d.url, attempt_id, status_code, mine.body, duration_ms
     ), tried AS (
         INSERT INTO callback_attempts (tenant_id, id, delivery_id, status_code, body, duration_ms)

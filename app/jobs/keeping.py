@@ -31,15 +31,21 @@ WITH told AS MATERIALIZED (
         place bigint, tenant_id uuid, job_id uuid, number bigint, lease_token bigint, path text, size bigint,
         sha256 bytea, content_type text, measured_seconds numeric, error jsonb
     )
+), mine AS MATERIALIZED (
+    -- Found by their keys alone: by what is due, all of that would be read.
+    SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
+    FROM told JOIN outputs USING (tenant_id, job_id, number)
+    ORDER BY tenant_id, job_id, number
+    FOR UPDATE OF outputs
 ), file AS (
     UPDATE outputs SET
         path = told.path, size = told.size, sha256 = told.sha256, measured_seconds = told.measured_seconds,
         content_type = coalesce(told.content_type, outputs.content_type), error = told.error,
         safe_at = CASE WHEN told.path IS NOT NULL THEN now() END,
         given_up_at = CASE WHEN told.path IS NULL THEN now() ELSE given_up_at END, due_at = NULL, lease_owner = NULL
-    FROM told
+    FROM mine AS told
     WHERE outputs.tenant_id = told.tenant_id AND outputs.job_id = told.job_id AND outputs.number = told.number
-        AND outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL
+        AND told.is_ours
     RETURNING place, outputs.tenant_id, outputs.job_id, outputs.number, outputs.due_at, outputs.safe_at,
         outputs.error, outputs.measured_seconds
 ), beside AS (

@@ -1,7 +1,6 @@
 """Reads and the first write: the files of a job."""
 
 import secrets
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -30,12 +29,6 @@ def add(session: AsyncSession, tenant_id: UUID, job_id: UUID, output: dict[str, 
         for number, file in enumerate(found, start=1)
     )
     return len(found)
-
-
-async def of_job(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Sequence[Output]:
-    """The files of a job, by number."""
-    wanted = select(Output).where(Output.tenant_id == tenant_id, Output.job_id == job_id)
-    return (await session.scalars(wanted.order_by(Output.number).execution_options(populate_existing=True))).all()
 
 
 async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID, number: int) -> Output | None:

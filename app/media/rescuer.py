@@ -71,17 +71,18 @@ class Failed(NamedTuple):
 # for each other.
 FAILED: Final = """
     WITH mine AS MATERIALIZED (
-        SELECT told.*
+        -- Found by their keys alone: by what is due, all of that would be read.
+        SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
         FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
             tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
         ) JOIN outputs USING (tenant_id, job_id, number)
-        WHERE outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL
         ORDER BY tenant_id, job_id, number
         FOR UPDATE OF outputs
     )
     UPDATE outputs SET due_at = now() + make_interval(secs => mine.wait_s), lease_owner = NULL, error = mine.error
     FROM mine
     WHERE outputs.tenant_id = mine.tenant_id AND outputs.job_id = mine.job_id AND outputs.number = mine.number
+        AND is_ours
     RETURNING outputs.job_id
 """
 

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from decimal import Decimal
 
-from app.media import queries
 from tests import factories as make
 
 
@@ -17,10 +16,8 @@ async def succeeded(world, prompt="a mecha lands", **body):
 
 
 async def row_of(world, job):
-    async with world.db.session() as session:
-        found = await make.look(world.db, await make.key_of_id(world.db, job["id"]))
-        (row,) = await queries.of_job(session, found.tenant_id, found.id)
-        return row
+    (row,) = await make.files_of(world.db, await make.key_of_id(world.db, job["id"]))
+    return row
 
 
 async def test_a_result_is_kept_measured_and_said_to_be_safe(world):

@@ -18,7 +18,6 @@ from app import clock, leases
 from app.fal.messages import Outcome, Report
 from app.http import download_transport, new_client
 from app.jobs import keeping
-from app.media import queries
 from app.media import rescuer as rescuing
 from app.media.download import Unfetched
 from app.media.rescuer import Ended, Kept, Rescuer
@@ -41,11 +40,6 @@ async def finished(db, *urls, caller=None):
     output = {"video": {"url": urls[0], "content_type": "video/mp4"}, "more": [{"url": url} for url in urls[1:]]}
     await make.report(db, intent, Report(request_id, Outcome.SUCCEEDED, output=output))
     return intent.job
-
-
-async def files_of(db, job):
-    async with db.session() as session:
-        return await queries.of_job(session, job.tenant_id, job.id)
 
 
 def rescuer_of(db, tmp_path, http, **changes):
@@ -85,7 +79,7 @@ async def test_a_file_that_is_too_large_is_refused_and_the_job_stays_succeeded(d
         await run_once(rescuer)
 
     now = await make.look(db, job)
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert now.safe_error is not None
     assert (now.status, now.safe_at, now.safe_error["code"]) == ("succeeded", None, "too_large")
     assert (file.due_at, file.path) == (None, None)
@@ -96,7 +90,7 @@ async def test_a_file_that_trickles_is_given_up_and_tried_again_later(db, rescue
         job = await finished(db, url)
         await run_once(replace(rescuer, limits=HASTY))
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert (file.error["code"], file.tries) == ("too_slow", 1)
     assert file.due_at > clock.now()
     assert (await make.look(db, job)).safe_error is None
@@ -112,11 +106,11 @@ async def test_a_copy_that_was_cut_off_is_thrown_away_and_fetched_again(db, resc
     async with serving(serve) as url:
         job = await finished(db, url)
         await run_once(rescuer)
-        (cut,) = await files_of(db, job)
+        (cut,) = await make.files_of(db, job)
         await make.let_time_pass(db)
         await run_once(rescuer)
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert (cut.error["code"], cut.safe_at) == ("cut_off", None)
     assert (file.size, file.error, file.measured_seconds) == (5, None, None)
     assert await rescuer.storage.read(file.path, 0, 5) == b"whole"
@@ -129,12 +123,12 @@ async def test_what_fails_together_is_noted_each_for_itself_and_who_lost_a_lease
     reasons = {row.number: Unfetched("cut_off", f"Reason {row.number}.") for row in rows}
     async with db.session() as session:
         await session.execute(text("UPDATE outputs SET lease_token = lease_token + 1 WHERE number = 2"))
-    before = await files_of(db, job)
+    before = await make.files_of(db, job)
 
     members = [rescuing.Failed(row, reasons[row.number]) for row in rows]
     assert await db.run_one(partial(rescuing.failed, members=members)) == [None] * 3
 
-    after = await files_of(db, job)
+    after = await make.files_of(db, job)
     assert [file.error and file.error["detail"] for file in after] == ["Reason 1.", None, "Reason 3."]
     assert [file.lease_owner for file in after] == [None, "a", None]
     assert [file.due_at < lease.due_at for file, lease in zip(after, before, strict=True)] == [True, False, True]
@@ -174,7 +168,7 @@ async def test_what_ends_together_is_noted_each_for_itself_and_told_to_whom_it_c
     assert [job.safe_at is not None for job in now] == [True, False, True, False]
     assert [job.safe_error for job in now] == [None, error.told(), None, None]
     assert [job.measured_seconds for job in now] == [Decimal("5.250"), None, Decimal("5.250"), None]
-    (kept,) = await files_of(db, jobs[0])
+    (kept,) = await make.files_of(db, jobs[0])
     assert (kept.path, kept.size, kept.sha256, kept.content_type) == ("a/b", 7, b"7" * 32, "video/webm")
     (told,) = await callbacks.deliveries(db, ours)
     assert (told.type, told.job_id, told.sequence) == ("job.safe", jobs[0].id, now[0].event_count + 1)
@@ -270,7 +264,7 @@ async def test_a_worker_that_lost_its_lease_leaves_its_successors_copy_alone(db,
     await run_once(rescuer_of(db, tmp_path, http, owner="successor"))
     await late
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert file.safe_at is not None
     assert await Storage(None, tmp_path / "outputs").size(file.path) == 1
 
@@ -282,7 +276,7 @@ async def test_a_full_disk_is_told_and_tried_again(db, tmp_path):
 
     await run_once(rescuer_of(db, tmp_path, http))
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert file.error["code"] == "storage_failed"
     assert file.due_at is not None
 
@@ -302,13 +296,13 @@ async def test_a_long_copy_keeps_its_lease(db, tmp_path):
     (piece,) = await rescuer.take(1)
     copying = asyncio.create_task(piece)
     await moving.wait()
-    (before,) = await files_of(db, job)
-    while (await files_of(db, job))[0].due_at == before.due_at:
+    (before,) = await make.files_of(db, job)
+    while (await make.files_of(db, job))[0].due_at == before.due_at:
         await asyncio.sleep(0.01)
     go_on.set()
     await copying
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert (file.size, file.tries) == (2, 1)
 
 
@@ -324,7 +318,7 @@ async def test_a_commit_whose_answer_got_lost_keeps_the_copy(db, tmp_path, monke
     monkeypatch.setattr(db, "insist_few", twice)
     await run_once(rescuer)
 
-    (file,) = await files_of(db, job)
+    (file,) = await make.files_of(db, job)
     assert await rescuer.storage.size(file.path) == 1
 
 
@@ -340,7 +334,7 @@ async def test_a_second_report_adds_no_files(db):
     await make.report(db, intent, make.success())
     await make.report(db, intent, make.success())
 
-    assert len(await files_of(db, intent.job)) == 1
+    assert len(await make.files_of(db, intent.job)) == 1
 
 
 @pytest.mark.parametrize(
