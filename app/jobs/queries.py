@@ -180,8 +180,9 @@ async def attempt_by_token(session: AsyncSession, token: str) -> Attempt | None:
     if key is None:
         return None
     tenant_id, attempt_id = key
-    named = select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.id == attempt_id)
-    return await session.scalar(named.where(Attempt.token_digest == tokens.token_digest(token)))
+    digest = tokens.token_digest(token)
+    its = select(Attempt).where(Attempt.tenant_id == tenant_id, Attempt.token_digest == digest)
+    return await session.scalar(its if attempt_id is None else its.where(Attempt.id == attempt_id))
 
 
 async def taken(session: AsyncSession, request_id: str) -> bool:

@@ -152,12 +152,12 @@ async def _settled_with_others(request: Request, token: str, body: bytes, report
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    if key is None or len(body) > SETTLED_BYTES:
+    if key is None or key[1] is None or len(body) > SETTLED_BYTES:
         return None
     token_digest = tokens.token_digest(token)
     job = await request.app.state.settling(
         settling.Heard(
-            AttemptKey(*key),
+            AttemptKey(key[0], key[1]),
             token_digest,
             report,
             headers=_kept_headers(request),

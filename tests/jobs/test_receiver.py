@@ -3,16 +3,17 @@
 import asyncio
 import json
 import time
+from base64 import urlsafe_b64encode
 from decimal import Decimal
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.db import new_id
 from app.jobs import tokens
 from app.jobs.receiver import KEPT_BYTES, Allowance
-from app.jobs.tables import WebhookDelivery
+from app.jobs.tables import Attempt, WebhookDelivery
 from tests import factories as make
 from tests.signing import OTHER_KEY, signed
 
@@ -147,6 +148,17 @@ async def test_an_unknown_address_is_refused_and_kept(api, db, intent):
 
     assert (await make.look(db, intent.job)).status == "submitting"
     assert await inbox(db) == [("unknown", 1)] * 3
+
+
+async def test_an_address_from_before_attempts_were_named_in_it_still_counts(api, db, intent):
+    old = urlsafe_b64encode(intent.job.tenant_id.bytes + b"s" * 32).decode()
+    async with db.session() as session:
+        await session.execute(update(Attempt).values(token_digest=tokens.token_digest(old)))
+
+    answer = await post(api, old, *signed(ok()))
+
+    assert (answer.status_code, answer.json()) == (200, {"applied": "settled"})
+    assert (await make.look(db, intent.job)).status == "succeeded"
 
 
 async def test_a_genuine_report_on_another_request_is_refused(api, db, intent):
