@@ -54,9 +54,11 @@ class Several:
     def _start(self) -> None:
         # Until the child has its own ways to end, a signal to it must not find ours: it would be told and stay.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        pid = os.fork() or self._child()
-        self._started[pid] = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        try:
+            pid = os.fork() or self._child()
+            self._started[pid] = time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if self._stopping:
             os.kill(pid, signal.SIGTERM)
 

@@ -2,9 +2,9 @@
 Everyone who waits for news of jobs, and the one loop that reads it for all of them.
 
 A wake-up, or the clock where none comes, makes it look: one statement for all jobs watched, one for all lists of
-events. Only the end of a job that this very process has settled is told without. Nobody who waits holds a connection.
-What has been read for someone who isn't taking it is bounded: no more is read for them until they took it, for
-Postgres keeps it anyway.
+events. Only the end of a job that this very process has settled in a set is told without. Nobody who waits holds a
+connection. What has been read for someone who isn't taking it is bounded: no more is read for them until they took it,
+for Postgres keeps it anyway.
 """
 
 import asyncio
@@ -213,7 +213,7 @@ class Hub:
         self._per_key = per_key
         self._check_s = check_s
         self._watches: dict[Watch, None] = {}
-        self._of_job: defaultdict[UUID, dict[JobWatch, None]] = defaultdict(dict)
+        self._followers: defaultdict[UUID, dict[JobWatch, None]] = defaultdict(dict)
         self._of_key: Counter[UUID] = Counter()
         self._closed = False
         self._running: list[asyncio.Task[None]] = []
@@ -237,7 +237,7 @@ class Hub:
         """A watch on a job, from after event number *seen*. Raises TooManyStreams, TooManyOfKey or Unavailable."""
         watch = JobWatch(self, caller, job_id, seen)
         self._join(watch)
-        self._of_job[job_id][watch] = None
+        self._followers[job_id][watch] = None
         return watch
 
     def follow_all(self, caller: Caller, at: Place, wanted: Wanted) -> ListWatch:
@@ -264,9 +264,9 @@ class Hub:
             return
         del self._watches[watch]
         if isinstance(watch, JobWatch):
-            del self._of_job[watch.job_id][watch]
-            if not self._of_job[watch.job_id]:
-                del self._of_job[watch.job_id]
+            del self._followers[watch.job_id][watch]
+            if not self._followers[watch.job_id]:
+                del self._followers[watch.job_id]
         holder = _holder(watch.caller)
         self._of_key[holder] -= 1
         if not self._of_key[holder]:
@@ -274,7 +274,7 @@ class Hub:
 
     def ended(self, job: Any) -> None:
         """Tell who has seen all that was before it that *job*, a row with `why`, has just ended; it is committed."""
-        if job.id not in self._of_job:
+        if job.id not in self._followers:
             return
         event = EventView(
             number=job.event_count,
@@ -285,7 +285,7 @@ class Hub:
             waiting=None,
         )
         part = sse.line(event.model_dump_json(), event="status", id=event.number)
-        for watch in self._of_job[job.id]:
+        for watch in self._followers[job.id]:
             if watch.seen == job.event_count - 1 and not watch.over:
                 watch.seen = job.event_count
                 watch.give(part)

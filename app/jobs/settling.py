@@ -1,5 +1,6 @@
 """
-fal's verdicts, settled in sets: attempts, jobs, their money and events, and what came in, all in one transaction.
+fal's verdicts, settled in sets: attempts, jobs, their money and events, and what came in, all in one transaction; in
+another those of a set to whom endings must be told, until it is known that there are such.
 
 `receiver` gathers what arrives while a set is being committed; that is the next set. A set takes what is plainly a
 first verdict. What isn't (it came before, another request is known, the price depends on a file's length) is left
@@ -13,6 +14,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import clock
 from app.callbacks import outbox
@@ -149,7 +152,13 @@ async def write(db: Database, heard: Sequence[Heard], listening: set[UUID]) -> l
         listening.update(row.tenant_id for row in rows if row.id is None)
         verdicts = {row.token_digest: verdicts[row.token_digest] for row in rows if row.id is None}
     if verdicts:
-        rows = await db.run_few(partial(settle_and_tell, verdicts=verdicts.values()))
+        try:
+            rows = await db.run_few(partial(settle_and_tell, verdicts=verdicts.values()))
+        except (DBAPIError, PoolTimeout):
+            if not ended:
+                raise
+            # The others are settled, and must be told so; each of these is decided alone.
+            rows = []
         ended |= {row.token_digest: row for row in rows}
     return [ended.get(one.token_digest) if places.get(one.token_digest) == at else None for at, one in enumerate(heard)]
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.callbacks import outbox
 from app.callbacks.events import EventType
 from app.db import ask_in
 from app.fal.messages import Accepted
@@ -64,12 +65,7 @@ SUBMITTED: Final = f"""
         FROM attempt
         WHERE jobs.tenant_id = attempt.tenant_id AND jobs.id = attempt.job_id AND status = ANY(%(sources)s)
         RETURNING jobs.tenant_id, jobs.id, event_count, attempt.id AS attempt_id,
-            (
-                SELECT array_agg(endpoints.id) FROM callback_endpoints AS endpoints
-                WHERE endpoints.tenant_id = jobs.tenant_id AND endpoints.disabled_at IS NULL
-                    AND endpoints.events @> ARRAY['{EventType.SUBMITTED}']
-                    AND (endpoints.url IS NOT NULL OR jobs.callback_url IS NOT NULL)
-            ) AS listeners
+            {outbox.listeners_of("jobs", f"'{EventType.SUBMITTED}'")} AS listeners
     ), event AS (
         INSERT INTO job_events (tenant_id, job_id, number, status, why)
         SELECT tenant_id, id, event_count, 'submitted', 'fal has it' FROM job

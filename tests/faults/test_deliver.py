@@ -110,6 +110,28 @@ async def test_the_worker_is_killed(stage, caller, point):
     await caller.assert_told(ordered, KILLS[point])
 
 
+@pytest.mark.parametrize("moment", also_slow("before_commit", "after_commit", quick=("before_commit",)))
+async def test_the_service_is_killed_as_it_settles_what_is_to_be_told(stage, caller, moment):
+    ordered = await caller.begin({f"settle_and_tell:{moment}": "kill"}, "api", **PATIENT)
+
+    await stage.api.died()
+    await stage.open_api()
+
+    await caller.assert_told(ordered, ONCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
+async def test_every_connection_is_cut_as_what_is_to_be_told_is_settled(stage, caller, moment):
+    ordered = await caller.begin({f"settle_and_tell:{moment}": "hold"}, "api")
+    go_on = await stage.at_point(stage.api, f"settle_and_tell:{moment}")
+
+    stage.to_postgres.reset()
+    go_on()
+
+    await caller.assert_told(ordered, ONCE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
 @pytest.mark.parametrize("step", COMMITS)

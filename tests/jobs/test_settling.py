@@ -164,6 +164,18 @@ async def test_where_nobody_is_known_to_listen_who_does_is_told_all_the_same(db)
     assert (await verify(db)).ok
 
 
+async def test_those_who_are_told_fail_without_those_who_are_settled_already(db, monkeypatch):
+    caller, other = await make.make_tenant(db), await make.make_tenant(db)
+    await rows.make_endpoint(db, caller, "https://caller.example/")
+    told, unheard = await make.taken(db, caller), await make.taken(db, other)
+    monkeypatch.setattr(settling, "SETTLE_TO_TELL", "SELECT 1 / 0")
+
+    members = heard(told, make.success()), heard(unheard, make.success("req-2"))
+
+    assert await settle(db, *members) == [None, unheard.job.id]
+    assert (await make.look(db, told.job)).status == "submitting"
+
+
 async def test_those_of_whom_nobody_listens_any_more_are_settled_like_others(db):
     caller = await make.make_tenant(db)
     intent = await make.taken(db, caller)

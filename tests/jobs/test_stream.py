@@ -206,7 +206,7 @@ async def test_a_look_that_began_before_an_end_was_told_does_not_tell_it_again(d
     assert told.count(b"id: 3") == 1
     assert await watch.take() is None
     watch.leave()
-    assert not hub._of_job
+    assert not hub._followers
 
 
 async def test_two_hundred_streams_share_one_statement_a_look_and_hold_no_connection(db, database_url):
