@@ -29,9 +29,9 @@ class Gatherer(Generic[T, R]):
     """
     Calls *write* with sets of what it is called with, on up to *writers* connections.
 
-    *write* commits all of a set or nothing, and returns one result for each member. A set that Postgres
-    refuses for what is in it is written again one by one, so one bad member fails alone. One whose fate is
-    unknown, because the database went away, is never written again: all its callers get that error.
+    *write* returns one result for each member. Where it raises, nothing of the set is committed, or nobody knows. A
+    set that Postgres refuses for what is in it is written again one by one, so one bad member fails alone. One whose
+    fate is unknown, because the database went away, is never written again: all its callers get that error.
     """
 
     def __init__(

@@ -28,6 +28,11 @@ NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
 """Asked with `commit` where there were locks alone: no disk is waited for, and what psycopg has prepared is kept."""
 
 
+def bytea(raw: bytes) -> str:
+    """*raw* as Postgres reads it where it comes as text, such as in the JSON of a set."""
+    return "\\x" + raw.hex()
+
+
 class Few(Protocol):
     """A transaction of a few statements, in as few round trips."""
 

@@ -14,13 +14,12 @@ from app.callbacks.events import ENDINGS
 from app.callbacks.signing import new_secret
 from app.callbacks.tables import Endpoint
 from app.db import ask_in, new_id
-from app.lines import Asked
+from app.lines import Asked, bytea
 
 
 def of_jobs(tenant_id: UUID) -> dict[str, Any]:
     """A row for the endpoint that stands for the tenant's jobs' own callback_urls, in JSON, for who has none yet."""
-    secret = "\\x" + new_secret().hex()
-    return {"tenant_id": tenant_id, "id": new_id(), "events": ENDINGS, "secret": secret}
+    return {"tenant_id": tenant_id, "id": new_id(), "events": ENDINGS, "secret": bytea(new_secret())}
 
 
 async def ensure_of_jobs(session: AsyncSession, tenant_id: UUID) -> None:

@@ -22,7 +22,7 @@ from app.gather import Gatherer
 from app.jobs.order import Order
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.lines import Ask
+from app.lines import Ask, bytea
 from app.tenants.caller import Caller
 
 # Accounts are locked in the order of their ids, before anything else, so that two sets never wait for each other.
@@ -133,7 +133,7 @@ async def accept(ask: Ask, members: Sequence[Accepting]) -> list[Any]:
         {
             **job,
             "entry_id": new_id(),
-            "order_digest": "\\x" + member.order.digest.hex(),
+            "order_digest": bytea(member.order.digest),
             "deadline_s": member.order.deadline_s,
         }
         for job, member in zip(jobs, members, strict=True)

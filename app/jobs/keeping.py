@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from app.callbacks import outbox
 from app.callbacks.events import EventType
 from app.jobs import callbacks, queries
-from app.lines import Few
+from app.lines import Few, bytea
 from app.media.rescuer import Ended
 
 # Two files of a job may end side by side: the second waits here, and then sees the first.
@@ -107,7 +107,7 @@ def _told(place: int, member: Ended) -> dict[str, Any]:
         **found,
         "path": kept.path,
         "size": kept.size,
-        "sha256": "\\x" + kept.sha256.hex(),
+        "sha256": bytea(kept.sha256),
         "content_type": kept.content_type,
         "measured_seconds": kept.seconds,
     }

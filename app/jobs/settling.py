@@ -1,6 +1,6 @@
 """
-fal's verdicts, settled in sets: attempts, jobs, their money and events, and what came in, all in one transaction; in
-another those of a set to whom endings must be told, until it is known that there are such.
+fal's verdicts, settled in sets: attempts, jobs, their money and events, and what came in, all in one transaction.
+Those whose endings must be told have one of their own where nobody knew before that somebody listens.
 
 `receiver` gathers what arrives while a set is being committed; that is the next set. A set takes what is plainly a
 first verdict. What isn't (it came before, another request is known, the price depends on a file's length) is left
@@ -25,7 +25,7 @@ from app.gather import Gatherer
 from app.jobs import queries
 from app.jobs.callbacks import Told
 from app.jobs.lifecycle import AttemptKey
-from app.lines import Ask, Few
+from app.lines import Ask, Few, bytea
 from app.media.files import files, vanishes_at
 
 # Attempts, and then accounts, are locked in the order of their ids, so that two sets never wait for each other.
@@ -193,7 +193,7 @@ def _verdict(one: Heard) -> dict[str, Any]:
     return {
         "tenant_id": one.key.tenant_id,
         "attempt_id": one.key.id,
-        "token_digest": _bytea(one.token_digest),
+        "token_digest": bytea(one.token_digest),
         "request_id": one.report.request_id,
         "status": one.report.outcome,
         "output": one.report.output,
@@ -201,15 +201,11 @@ def _verdict(one: Heard) -> dict[str, Any]:
         "files": list(_files(one.report)),
         "entry_id": new_id(),
         "inbox_id": new_id(),
-        "inbox_digest": _bytea(one.digest),
+        "inbox_digest": bytea(one.digest),
         "headers": one.headers,
         "body": one.body,
         "body_size": one.body_size,
     }
-
-
-def _bytea(raw: bytes) -> str:
-    return "\\x" + raw.hex()
 
 
 def _files(report: Report) -> Iterator[dict[str, Any]]:
