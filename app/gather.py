@@ -4,13 +4,16 @@ Sets: what arrives while a commit is under way goes together into the next one.
 A row in a set of its likes costs Postgres a fifth of a row in its own transaction, and one balance that
 everybody books on is updated once per set. Nobody waits for a set to fill: a lone caller's is written at once,
 and nobody is answered before their own commit.
+
+One set at a time: two half as large cost nearly twice as much, and each is slower for the other. Another is written
+beside it only if as many wait as fill one, or if it takes long, as one does that waits for a lock.
 """
 
 import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,11 +26,13 @@ R = TypeVar("R")
 
 MOST: Final = 64
 """Members of a set: more gain little, and wait for each other."""
+LONG_S: Final = 0.1
+"""How long a set may take before others no longer wait for its end; most take a twentieth of it."""
 
 
 class Gatherer(Generic[T, R]):
     """
-    Calls *write* with sets of what it is called with, on up to *writers* connections.
+    Calls *write* with sets of what it is called with, of up to *writers* at a time.
 
     *write* returns one result for each member. Where it raises, nothing of the set is committed, or nobody knows. A
     set that Postgres refuses for what is in it is written again one by one, so one bad member fails alone. One whose
@@ -45,9 +50,10 @@ class Gatherer(Generic[T, R]):
         self._write = write
         self._most = most
         self._crowd = crowd
-        self._free = writers
+        self._at_once = writers
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._writers: set[asyncio.Task[None]] = set()
+        self._slow: set[asyncio.Task[None]] = set()
 
     async def __call__(self, member: T) -> R:
         """What *write* returned for *member*, once its set is committed; raises what befell it, or Unavailable."""
@@ -55,21 +61,34 @@ class Gatherer(Generic[T, R]):
             raise Unavailable("More is waiting than can be written soon.", headers={"Retry-After": "1"})
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((member, answer))
-        if self._free:
-            self._free -= 1
-            writer = asyncio.create_task(self._write_all())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+        self._begin()
         return await answer
 
+    def _begin(self) -> None:
+        """Let one more write, unless one who does will soon take all who wait."""
+        soon = len(self._writers) > len(self._slow) and len(self._waiting) < self._most
+        if self._waiting and not soon and len(self._writers) < self._at_once:
+            self._writers.add(asyncio.create_task(self._write_all()))
+
     async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        writer: Any = asyncio.current_task()
         try:
             while self._waiting:
                 together = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                # Whoever hung up before it was their turn has asked for nothing.
-                await self._answer([pair for pair in together if not pair[1].cancelled()])
+                takes_long = loop.call_later(LONG_S, self._takes_long, writer)
+                try:
+                    # Whoever hung up before it was their turn has asked for nothing.
+                    await self._answer([pair for pair in together if not pair[1].cancelled()])
+                finally:
+                    takes_long.cancel()
+                    self._slow.discard(writer)
         finally:
-            self._free += 1
+            self._writers.discard(writer)
+
+    def _takes_long(self, writer: "asyncio.Task[None]") -> None:
+        self._slow.add(writer)
+        self._begin()
 
     async def _answer(self, pairs: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         if not pairs:

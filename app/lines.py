@@ -7,13 +7,14 @@ one request; where `Gatherer` brings those of many together, it would be most of
 
 import asyncio
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
+from pydantic_core import to_json
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 """The rows that a statement brings, with these values in it."""
@@ -26,6 +27,16 @@ COMMIT: Final[Asked] = ("COMMIT", {})
 ROLLBACK: Final[Asked] = ("ROLLBACK", {})
 NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
 """Asked with `commit` where there were locks alone: no disk is waited for, and what psycopg has prepared is kept."""
+
+
+def told(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """
+    The values `told` and `many` of a statement that reads *rows* `FROM json_to_recordset(%(told)s) ... LIMIT %(many)s`.
+
+    Of JSON Postgres takes it that there are a hundred; to find so many it would read all of a table that isn't large.
+    A limit that it learns when it is asked, it takes to be a tenth of that.
+    """
+    return {"told": to_json(list(rows)).decode(), "many": len(rows)}
 
 
 def bytea(raw: bytes) -> str:

@@ -1,7 +1,7 @@
 """How Postgres finds what the hot statements ask for: by an index, however many jobs there are."""
 
 import asyncio
-import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import clock, leases, worker
+from app import clock, leases, lines, worker
 from app.billing import queries as entries
 from app.billing.prices import quote
 from app.billing.tables import Kind as Kinds
@@ -249,15 +249,13 @@ async def deliver(session: AsyncSession, tenant: UUID) -> Any:
 
 
 async def note_taken(session: AsyncSession, tenant: UUID) -> Any:
-    told = json.dumps([{"tenant_id": str(tenant), "attempt_id": str(tenant), "request_id": "x"}])
-    return await (await session.connection()).exec_driver_sql(
-        submits.SUBMITTED, {"told": told, "sources": submits.SOURCES}
-    )
+    told = lines.told([{"tenant_id": tenant, "attempt_id": tenant, "request_id": "x"}])
+    return await ask_in(session, submits.SUBMITTED, {**told, "sources": submits.SOURCES})
 
 
 async def note_delivered(session: AsyncSession, tenant: UUID) -> Any:
-    told = json.dumps([{"tenant_id": str(tenant), "id": str(tenant), "attempt_id": str(tenant)}])
-    return await ask_in(session, outcomes.DELIVERED, {"told": told})
+    told = lines.told([{"tenant_id": tenant, "id": tenant, "attempt_id": tenant}])
+    return await ask_in(session, outcomes.DELIVERED, told)
 
 
 async def accept(session: AsyncSession, tenant: UUID) -> Any:
@@ -289,8 +287,8 @@ async def tell(session: AsyncSession, tenant: UUID) -> Any:
 
 
 async def note_failed(session: AsyncSession, tenant: UUID) -> Any:
-    told = json.dumps([{"tenant_id": str(tenant), "job_id": str(tenant), "number": 1}])
-    return await ask_in(session, rescuer.FAILED, {"told": told})
+    told = lines.told([{"tenant_id": tenant, "job_id": tenant, "number": 1}])
+    return await ask_in(session, rescuer.FAILED, told)
 
 
 async def note_ended(session: AsyncSession, tenant: UUID) -> Any:
@@ -448,6 +446,33 @@ async def test_who_notes_what_became_of_something_finds_it_by_its_key(db, tenant
 
     assert key in found
     assert due not in found
+
+
+MANY = "LIMIT %(many)s"
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        note_taken,
+        note_ended,
+        note_failed,
+        note_delivered,
+        lambda session, **_: settle_verdicts(session),
+        lambda session, **_: settle_and_tell_verdicts(session),
+    ],
+)
+async def test_of_a_set_postgres_expects_few_rows(db, tenant, note):
+    async with db.engine.connect() as connection:
+        with heard(db) as statements:
+            await note(AsyncSession(connection), tenant=tenant)
+        ((statement, parameters),) = [asked for asked in statements if MANY in asked[0]]
+        # As a plan is made that is kept: for a limit that isn't known by then.
+        kept = statement.replace(MANY, f"LIMIT (SELECT {parameters['many']})")
+        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {kept}", parameters)).scalars())
+
+    # Were it a hundred, all of a table of some thousand would be read to find them.
+    assert re.search(r"Limit .* rows=10 .*\n(.*\n)*? *->  Function Scan on json_to_recordset", plan)
 
 
 async def test_a_round_of_dispatch_finds_what_it_chose_by_its_key(db, tenant):

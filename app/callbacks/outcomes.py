@@ -8,7 +8,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from pydantic_core import to_json
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,7 +16,7 @@ from app.callbacks.claims import Lane, Parcel
 from app.callbacks.post import Answer
 from app.callbacks.schedule import retry_s
 from app.callbacks.tables import Attempt, Delivery, DeliveryStatus, Endpoint
-from app.lines import Ask
+from app.lines import Ask, told
 
 log = structlog.get_logger()
 
@@ -98,10 +97,10 @@ class Told:
 DELIVERED: Final = """
     WITH told AS MATERIALIZED (
         SELECT *
-        FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
+        FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, id uuid, lease_token bigint, attempt_id uuid, status_code bigint, body text,
             duration_ms bigint
-        )
+        ) LIMIT %(many)s
     ), mine AS MATERIALIZED (
         -- Found by their keys alone: by what is due, all of that would be read.
         SELECT told.*, d.lease_token = told.lease_token AND d.due_at IS NOT NULL AS is_ours
@@ -132,7 +131,7 @@ DELIVERED: Final = """
 
 async def delivered(ask: Ask, members: Sequence[Told]) -> list[Noted | None]:
     """`note` for many that their receivers took, in one statement."""
-    told = [
+    tries = [
         {
             "tenant_id": member.parcel.tenant_id,
             "id": member.parcel.id,
@@ -144,7 +143,7 @@ async def delivered(ask: Ask, members: Sequence[Told]) -> list[Noted | None]:
         }
         for member in members
     ]
-    noted = {row.attempt_id for row in await ask(DELIVERED, {"told": to_json(told).decode()})}
+    noted = {row.attempt_id for row in await ask(DELIVERED, told(tries))}
     return [Noted.DELIVERED if member.attempt_id in noted else None for member in members]
 
 

@@ -15,6 +15,8 @@ from app.body import BYTES_PER_S
 
 TICK_S: Final = 0.5
 """How often a server looks whether it is to stop, and what time it is; uvicorn's tenth of a second is felt idle."""
+HEAD: Final = b"HTTP/"
+"""How the head of an answer begins."""
 PARTS: Final = 10
 """How many parts a wait for a client has."""
 
@@ -44,7 +46,7 @@ class Server(uvicorn.Server):
 
 class Together:
     """
-    A transport that sends two writes in a row as one.
+    A transport that sends the head of an answer with what follows it.
 
     uvicorn writes the head of an answer and then its body: two system calls, two packets, two wake-ups of the client.
     """
@@ -52,7 +54,7 @@ class Together:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._head = b""
         # Asked several times for each request.
         self.is_closing = transport.is_closing
 
@@ -61,22 +63,22 @@ class Together:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send *data* together with what follows it, or alone if nothing does before anything else happens."""
-        self._held.append(data)
-        if len(self._held) == 1:
+        """Send *data*; a head together with what follows it, or alone if nothing does before anything else happens."""
+        if not self._head and data.startswith(HEAD):
+            self._head = data
             self._loop.call_soon(self._send)
         else:
-            self._send()
+            self._send(data)
 
     def close(self) -> None:
         """Send what is left, and close."""
         self._send()
         self._transport.close()
 
-    def _send(self) -> None:
-        if self._held:
-            self._transport.write(b"".join(self._held))
-            self._held.clear()
+    def _send(self, data: bytes = b"") -> None:
+        if self._head or data:
+            self._transport.write(self._head + data)
+            self._head = b""
 
 
 class Wait:

@@ -272,8 +272,12 @@ class Hub:
         if not self._of_key[holder]:
             del self._of_key[holder]
 
-    def ended(self, job: Any) -> None:
-        """Tell who has seen all that was before it that *job*, a row with `why`, has just ended; it is committed."""
+    async def ended(self, job: Any) -> None:
+        """
+        Tell who has seen all that was before it that *job*, a row with `why`, has just ended; it is committed.
+
+        It is on its way to them when this returns.
+        """
         if job.id not in self._followers:
             return
         event = EventView(
@@ -290,6 +294,7 @@ class Hub:
                 watch.seen = job.event_count
                 watch.give(part)
                 watch.end()
+        await asyncio.sleep(0)
 
     def wake(self) -> None:
         """Something may be new."""

@@ -8,12 +8,10 @@ files is under way any more the job says so, and who listens is told, all in one
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pydantic_core import to_json
-
 from app.callbacks import outbox
 from app.callbacks.events import EventType
 from app.jobs import callbacks, queries
-from app.lines import Few, bytea
+from app.lines import Few, bytea, told
 from app.media.rescuer import Ended
 
 # Two files of a job may end side by side: the second waits here, and then sees the first.
@@ -30,7 +28,7 @@ WITH told AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(told)s) AS told (
         place bigint, tenant_id uuid, job_id uuid, number bigint, lease_token bigint, path text, size bigint,
         sha256 bytea, content_type text, measured_seconds numeric, error jsonb
-    )
+    ) LIMIT %(many)s
 ), mine AS MATERIALIZED (
     -- Found by their keys alone: by what is due, all of that would be read.
     SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
@@ -89,15 +87,15 @@ async def note_ended(ask: Few, members: Sequence[Ended]) -> list[bool]:
         "tenants": [member.row.tenant_id for member in members],
         "jobs": [member.row.job_id for member in members],
     }
-    told = [_told(place, member) for place, member in enumerate(members)]
-    _, rows = await ask((HOLD, held), (NOTE, {"told": to_json(told).decode()}))
+    ends = [_end(place, member) for place, member in enumerate(members)]
+    _, rows = await ask((HOLD, held), (NOTE, told(ends)))
     safe = {row.id: row for row in rows if row.id is not None}
     await ask(*outbox.adding(callbacks.safe(job, job.listeners).news() for job in safe.values()), commit=True)
     noted = {row.place: row.noted for row in rows}
     return [noted[place] for place in range(len(members))]
 
 
-def _told(place: int, member: Ended) -> dict[str, Any]:
+def _end(place: int, member: Ended) -> dict[str, Any]:
     row, kept = member.row, member.kept
     found = {"place": place, "tenant_id": row.tenant_id, "job_id": row.job_id, "number": row.number}
     found["lease_token"] = row.lease_token

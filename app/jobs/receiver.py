@@ -168,8 +168,8 @@ async def _settled_with_others(request: Request, token: str, body: bytes, report
     )
     if job is None:
         return None
-    # Whoever follows it here waits for no look into the database.
-    request.app.state.hub.ended(job)
+    # Whoever follows it here waits for no look into the database, nor for fal to be answered.
+    await request.app.state.hub.ended(job)
     log.info("job_reported", job_id=str(job.id), applied=Applied.SETTLED, by="webhook")
     return Applied.SETTLED
 

@@ -7,13 +7,12 @@ first verdict. What isn't (it came before, another request is known, the price d
 out, and `lifecycle.reported` decides about it in a transaction of its own.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -25,17 +24,17 @@ from app.gather import Gatherer
 from app.jobs import queries
 from app.jobs.callbacks import Told
 from app.jobs.lifecycle import AttemptKey
-from app.lines import Ask, Few, bytea
+from app.lines import Ask, Few, bytea, told
 from app.media.files import files, vanishes_at
 
 # Attempts, and then accounts, are locked in the order of their ids, so that two sets never wait for each other.
 # Whom something is to be told isn't settled by SETTLE; what it brings of them is only that they are there.
 SETTLES: Final = """
 WITH verdict AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(verdicts)s) AS verdict (
+    SELECT * FROM json_to_recordset(%(told)s) AS verdict (
         tenant_id uuid, attempt_id uuid, token_digest bytea, request_id text, status text, output jsonb, error jsonb,
         files json, entry_id uuid, inbox_id uuid, inbox_digest bytea, headers jsonb, body text, body_size bigint
-    )
+    ) LIMIT %(many)s
 ), plain AS MATERIALIZED (
     SELECT verdict.*, attempts.job_id, (
         SELECT id FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = verdict.tenant_id LIMIT 1
@@ -165,12 +164,12 @@ async def write(db: Database, heard: Sequence[Heard], listening: set[UUID]) -> l
 
 async def settle(ask: Ask, verdicts: Collection[Mapping[str, Any]]) -> Sequence[Any]:
     """The jobs that *verdicts* have ended; a row without an id is of somebody who must be told, and changed nothing."""
-    return await ask(SETTLE, _values(verdicts))
+    return await ask(SETTLE, told(verdicts))
 
 
 async def settle_and_tell(ask: Few, verdicts: Collection[Mapping[str, Any]]) -> Sequence[Any]:
     """The jobs that *verdicts* have ended, each to be told to those who listen."""
-    (jobs,) = await ask((SETTLE_TO_TELL, _values(verdicts)))
+    (jobs,) = await ask((SETTLE_TO_TELL, told(verdicts)))
     news = [
         Told(job, job.listeners, f"job.{job.status}", job.finished_at, job.event_count).news()
         for job in jobs
@@ -183,10 +182,6 @@ async def settle_and_tell(ask: Few, verdicts: Collection[Mapping[str, Any]]) -> 
 def _is_plain(report: Report) -> bool:
     """Whether it says all that is needed to settle it: a job that succeeded has its files."""
     return report.outcome is not Outcome.SUCCEEDED or bool(files(report.output))
-
-
-def _values(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"verdicts": to_json(list(verdicts)).decode()}
 
 
 def _verdict(one: Heard) -> dict[str, Any]:

@@ -6,7 +6,6 @@ go there one by one, in the same transaction: those that were called refused mea
 be another's.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,15 +24,16 @@ from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus, sources
 from app.jobs.taking import Intent
+from app.lines import told
 
 # Attempts before jobs, and both in the order of the attempts, so that two sets never wait for each other.
 SUBMITTED: Final = f"""
     WITH told AS MATERIALIZED (
         SELECT *
-        FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
+        FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, attempt_id uuid, request_id text, status_url text, response_url text, cancel_url text,
             queue_position bigint, expected_s double precision, ask_s double precision
-        )
+        ) LIMIT %(many)s
     ), mine AS MATERIALIZED (
         SELECT told.*
         FROM attempts JOIN told ON attempts.tenant_id = told.tenant_id AND attempts.id = told.attempt_id
@@ -101,8 +101,8 @@ async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: f
     expected = await queries.typical(session, [member.intent.job.model for member in members])
     asked = {model: ask_s(0, progress_s=progress_s, left_s=left_s) for model, left_s in expected.items()}
     connection = await session.connection()
-    told = json.dumps([_row(member, expected, asked) for member in members])
-    rows = (await connection.exec_driver_sql(SUBMITTED, {"told": told, "sources": SOURCES})).all()
+    values = {**told([_row(member, expected, asked) for member in members]), "sources": SOURCES}
+    rows = (await connection.exec_driver_sql(SUBMITTED, values)).all()
     if followed := {(row.tenant_id, row.job_id): row for row in rows if row.listeners}:
         await _tell(session, followed)
     plain = {row.attempt_id for row in rows}
@@ -118,17 +118,17 @@ async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: f
 async def _tell(session: AsyncSession, followed: Mapping[tuple[UUID, UUID], Any]) -> None:
     """Tell who listens to each of these jobs that fal has it."""
     jobs = await queries.rows(partial(ask_in, session), followed)
-    told = [(job, followed[job.tenant_id, job.id]) for job in jobs]
+    news = [(job, followed[job.tenant_id, job.id]) for job in jobs]
     await callbacks.tell(
-        session, [Told(job, row.listeners, EventType.SUBMITTED, row.at, job.event_count) for job, row in told]
+        session, [Told(job, row.listeners, EventType.SUBMITTED, row.at, job.event_count) for job, row in news]
     )
 
 
 def _row(member: Taken, expected: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, Any]:
     key, answer, model = member.key, member.answer, member.intent.job.model
     return {
-        "tenant_id": str(key.tenant_id),
-        "attempt_id": str(key.id),
+        "tenant_id": key.tenant_id,
+        "attempt_id": key.id,
         "request_id": answer.request_id,
         "status_url": answer.status_url,
         "response_url": answer.response_url,

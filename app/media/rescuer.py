@@ -16,12 +16,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import httpx
 import structlog
-from pydantic_core import to_json
 
 from app import clock, leases
 from app.db import Database
 from app.gather import Gatherer
-from app.lines import Ask, Few
+from app.lines import Ask, Few, told
 from app.media import mp4
 from app.media.download import FEW, Limits, Unfetched, download
 from app.media.storage import FAILURES, Storage
@@ -70,12 +69,14 @@ class Failed(NamedTuple):
 # Where fal's storage is down, whatever is due fails at once, and soon again. In one order, so that two sets never wait
 # for each other.
 FAILED: Final = """
-    WITH mine AS MATERIALIZED (
+    WITH told AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(told)s) AS told (
+            tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
+        ) LIMIT %(many)s
+    ), mine AS MATERIALIZED (
         -- Found by their keys alone: by what is due, all of that would be read.
         SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
-        FROM json_to_recordset(CAST(%(told)s AS json)) AS told (
-            tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
-        ) JOIN outputs USING (tenant_id, job_id, number)
+        FROM told JOIN outputs USING (tenant_id, job_id, number)
         ORDER BY tenant_id, job_id, number
         FOR UPDATE OF outputs
     )
@@ -167,7 +168,7 @@ class Rescuer:
 
 async def failed(ask: Ask, members: Sequence[Failed]) -> Sequence[None]:
     """Give the files of *members* back, each due again after a while."""
-    told = [
+    tries = [
         {
             "tenant_id": row.tenant_id,
             "job_id": row.job_id,
@@ -178,7 +179,7 @@ async def failed(ask: Ask, members: Sequence[Failed]) -> Sequence[None]:
         }
         for row, error in members
     ]
-    await ask(FAILED, {"told": to_json(told).decode()})
+    await ask(FAILED, told(tries))
     return [None] * len(members)
 
 
