@@ -251,10 +251,12 @@ TOLD: Final = (
     """,
     "DROP TABLE told",
 )
+# A digest begins as the id of its attempt does.
+BEGINS: Final = f"""substring(uuid_send({_id(3, "n * 10 + cardinality(tried)", "at")}) FROM 1 FOR 8)"""
 INBOX: Final = f"""
     INSERT INTO webhook_inbox (id, digest, verdict, headers, body, body_size, request_id, tenant_id, attempt_id,
         received_at, last_received_at)
-    SELECT {_id(10, "n", "ended_at")}, sha256(('webhook ' || n)::bytea), 'settled',
+    SELECT {_id(10, "n", "ended_at")}, {BEGINS} || substring(sha256(('webhook ' || n)::bytea) FROM 9), 'settled',
         '{{"content-type": "application/json", "x-fal-webhook-timestamp": "1764000000", "x-fal-webhook-user-id": "u"}}',
         body::bytea, length(body), 'req-' || n, tenant_id, {_id(3, "n * 10 + cardinality(tried)", "at")},
         ended_at, ended_at

@@ -61,6 +61,51 @@ async def test_what_arrives_during_a_write_is_the_next_set():
     assert write.sets == [[1], [2, 3, 4]]
 
 
+async def test_a_second_set_is_written_beside_the_first_once_as_many_wait_as_fill_one():
+    write = Writer(let=False)
+    gather = Gatherer(write, most=3)
+    tasks = await under_way(gather, 1) + await under_way(gather, 2, 3)
+    assert write.sets == [[1]]
+
+    tasks += await under_way(gather, 4, 5)
+
+    assert write.sets == [[1], [2, 3, 4]]
+    write.go.set()
+    await asyncio.gather(*tasks)
+    assert write.sets == [[1], [2, 3, 4], [5]]
+
+
+async def test_nobody_waits_for_a_set_that_takes_long(monkeypatch):
+    monkeypatch.setattr("app.gather.LONG_S", 0.01)
+    write = Writer(let=False)
+    gather = Gatherer(write)
+    tasks = await under_way(gather, 1) + await under_way(gather, 2, 3)
+    assert write.sets == [[1]]
+
+    async with asyncio.timeout(30):
+        while len(write.sets) < 2:
+            await asyncio.sleep(0.001)
+
+    assert write.sets == [[1], [2, 3]]
+    write.go.set()
+    assert await asyncio.gather(*tasks) == ["done 1", "done 2", "done 3"]
+    assert await gather(4) == "done 4"
+
+
+async def test_as_many_sets_are_written_at_a_time_as_there_are_writers(monkeypatch):
+    monkeypatch.setattr("app.gather.LONG_S", 0.0)
+    write = Writer(let=False)
+    gather = Gatherer(write)
+    tasks = []
+    for member in range(6):
+        tasks += await under_way(gather, member)
+        await asyncio.sleep(0.005)
+
+    assert len(write.sets) == 2
+    write.go.set()
+    assert await asyncio.gather(*tasks) == [f"done {member}" for member in range(6)]
+
+
 async def test_nobody_is_answered_before_their_set_is_written():
     write = Writer(let=False)
     tasks = await under_way(Gatherer(write), 1, 2)

@@ -55,24 +55,46 @@ async def test_the_head_and_the_body_of_an_answer_leave_as_one():
     wire = Wire()
     transport = together(wire)
 
-    transport.write(b"head ")
+    transport.write(b"HTTP/1.1 200 OK ")
     transport.write(b"body")
 
-    assert wire.did == [b"head body"]
+    assert wire.did == [b"HTTP/1.1 200 OK body"]
     await turn()
-    assert wire.did == [b"head body"]
+    assert wire.did == [b"HTTP/1.1 200 OK body"]
+
+
+async def test_news_in_a_stream_leaves_at_once():
+    wire = Wire()
+    transport = together(wire)
+    transport.write(b"HTTP/1.1 200 OK ")
+    transport.write(b"hello ")
+
+    transport.write(b"news ")
+    transport.write(b"more")
+
+    assert wire.did == [b"HTTP/1.1 200 OK hello ", b"news ", b"more"]
+
+
+async def test_two_heads_in_a_row_leave_in_their_order():
+    wire = Wire()
+    transport = together(wire)
+
+    transport.write(b"HTTP/1.1 204 No Content ")
+    transport.write(b"HTTP/1.1 200 OK ")
+
+    assert wire.did == [b"HTTP/1.1 204 No Content HTTP/1.1 200 OK "]
 
 
 async def test_a_head_whose_body_takes_its_time_leaves_alone_and_first():
     wire = Wire()
     transport = together(wire)
 
-    transport.write(b"head")
+    transport.write(b"HTTP/1.1 200 OK")
     await turn()
     transport.write(b"body")
     await turn()
 
-    assert wire.did == [b"head", b"body"]
+    assert wire.did == [b"HTTP/1.1 200 OK", b"body"]
 
 
 async def test_what_was_written_leaves_before_the_connection_is_closed():

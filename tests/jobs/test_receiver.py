@@ -74,6 +74,16 @@ async def test_the_raw_body_is_kept(api, db, intent):
     assert "x-fal-webhook-signature" not in kept.headers
 
 
+async def test_what_is_kept_is_found_beside_what_came_at_that_time(api, db, intent):
+    for body, headers in (signed(ok()), signed(ok()), (b"forged", {})):
+        await post(api, intent.token, body, headers)
+
+    async with db.session() as session:
+        kept = (await session.scalars(select(WebhookDelivery.digest))).all()
+    assert len(set(kept)) == 3
+    assert {digest[:8] for digest in kept} == {intent.attempt.id.bytes[:8]}
+
+
 async def test_a_report_that_overtakes_the_submit_answer_settles_the_job(api, db, caller, intent):
     answer = await post(api, intent.token, *signed(ok()))
     await make.submit(db, intent)

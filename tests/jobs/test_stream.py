@@ -168,7 +168,7 @@ async def test_an_end_that_was_settled_here_is_told_without_a_look_and_as_it_is_
         await served.holds_no_connection()
         served.app.state.hub._look = None  # whoever looked now would fail
         job = await settled(db, intent)
-        served.app.state.hub.ended(job)
+        await served.app.state.hub.ended(job)
         last, others = [event async for event in events], [event async for event in also]
     del served.app.state.hub._look
 
@@ -184,7 +184,7 @@ async def test_who_has_not_seen_what_was_before_an_end_is_told_all_in_order(db, 
     async with service(database_url, **SLOW) as served, served.client(key) as client, followed(client, path) as events:
         assert numbers(await some(events, 2)) == [1, 2]
         await make.submit(db, intent)
-        served.app.state.hub.ended(await settled(db, intent))
+        await served.app.state.hub.ended(await settled(db, intent))
         served.app.state.hub.wake()
 
         assert numbers([event async for event in events]) == [3, 4]
@@ -198,7 +198,7 @@ async def test_a_look_that_began_before_an_end_was_told_does_not_tell_it_again(d
     job = await settled(db, intent)
     rows = await db.run_one(partial(news.of_jobs, places=[watch.place()]))
 
-    hub.ended(job)
+    await hub.ended(job)
     told = await watch.take()
     watch.tell(rows, [b"again"])
 
@@ -207,6 +207,29 @@ async def test_a_look_that_began_before_an_end_was_told_does_not_tell_it_again(d
     assert await watch.take() is None
     watch.leave()
     assert not hub._followers
+
+
+async def test_an_end_is_on_its_way_to_who_follows_before_anybody_else_is_answered(db):
+    caller, _ = await make.make_key(db)
+    intent = await make.taken(db, caller)
+    # Nobody looks: it is told by the one who settles it, or not at all.
+    hub = Hub(db, poll_s=60, at_once=1, per_key=1)
+    sent = [b""]
+
+    async def receive():
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        sent.append(message.get("body", b""))
+
+    stream = EventStream(hub.follow(caller, intent.job.id, seen=2))
+    following = asyncio.create_task(stream({}, receive, send))
+    job = await settled(db, intent)
+
+    await hub.ended(job)
+
+    assert b"succeeded" in b"".join(sent)
+    await following
 
 
 async def test_two_hundred_streams_share_one_statement_a_look_and_hold_no_connection(db, database_url):
