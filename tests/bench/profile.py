@@ -22,6 +22,8 @@ MOST: Final = 8
 """Packages named of each process, those that take most."""
 # A thread that waits, caught on its way in or out.
 WAITING: Final = ("threading.py", "selectors.py", "concurrent/futures/thread.py", "app/postgres/process.py")
+# What a process does before it has a loop is its start.
+LOOP: Final = "(asyncio/runners.py"
 # Such as `run (asyncio/runners.py:118)`.
 FILE: Final = re.compile(r"\((.*?):?\d*\)$")
 
@@ -30,7 +32,7 @@ Profile = dict[str, Any]
 
 
 async def taken(stage: Stage, drive: Callable[[Stage], Awaitable[object]], *, starting: bool = False) -> Profile:
-    """The profile of what *drive* makes our processes do, for some seconds; what they import only if *starting*."""
+    """The profile of what *drive* makes our processes do for some seconds; of their start only if *starting*."""
     if not PROGRAM.exists():
         return {"py-spy": "isn't installed"}
     short = replace(stage, seconds=SECONDS, quick=True)
@@ -88,7 +90,7 @@ def shares(raw: str, *, starting: bool = False) -> dict[str, float]:
         if _is_waiting(stack):
             continue
         package = IMPORTING if "(<frozen importlib" in stack else _package(stack)
-        if starting or package != IMPORTING:
+        if starting or (package != IMPORTING and LOOP in stack):
             counts[package] += int(count)
     return {package: round(count / counts.total() * 100, 1) for package, count in counts.most_common(MOST)}
 

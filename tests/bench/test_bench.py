@@ -190,14 +190,15 @@ def test_every_figure_has_one_bound_and_a_name_of_its_own():
     assert all((figure.at_least is None) != (figure.at_most is None) for figure in FIGURES)
 
 
-def test_a_profile_is_of_packages_without_what_is_imported():
-    raw = """main (app/cli/__main__.py:5);accept (app/jobs/accepting.py:107) 3
+def test_a_profile_is_of_packages_without_what_a_process_does_to_start():
+    raw = """main (app/cli/__main__.py:5);run (asyncio/runners.py:190);accept (app/jobs/accepting.py:107) 3
 main (app/cli/__main__.py:5);_find_and_load (<frozen importlib._bootstrap>:1176);<module> (httpx/__init__.py:3) 6
-main (app/cli/__main__.py:5);execute (psycopg/cursor_async.py:97) 1
+main (app/cli/__main__.py:5);create_app (app/main.py:90);__new__ (pydantic/_internal/_model_construction.py:110) 10
+main (app/cli/__main__.py:5);run (asyncio/runners.py:190);execute (psycopg/cursor_async.py:97) 1
 """
 
     assert shares(raw) == {"app/jobs": 75.0, "psycopg": 25.0}
-    assert shares(raw, starting=True) == {"importing": 60.0, "app/jobs": 30.0, "psycopg": 10.0}
+    assert shares(raw, starting=True) == {"pydantic": 50.0, "importing": 30.0, "app/jobs": 15.0, "psycopg": 5.0}
     assert shares("") == {}
 
 
