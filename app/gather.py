@@ -65,16 +65,22 @@ class Gatherer(Generic[T, R]):
         return await answer
 
     def _begin(self) -> None:
-        """Let one more write, unless one who does will soon take all who wait."""
-        soon = len(self._writers) > len(self._slow) and len(self._waiting) < self._most
-        if self._waiting and not soon and len(self._writers) < self._at_once:
-            self._writers.add(asyncio.create_task(self._write_all()))
+        """Let one more write, if that is wanted."""
+        if self._waiting and not self._are_soon_taken() and len(self._writers) < self._at_once:
+            writer = asyncio.create_task(self._write_all())
+            self._writers.add(writer)
+            # Also if it is cancelled before it began.
+            writer.add_done_callback(self._writers.discard)
+
+    def _are_soon_taken(self, *, but: "asyncio.Task[None] | None" = None) -> bool:
+        """Whether one who writes, *but* that one, will take all who wait with the next set, and that soon."""
+        return bool(self._writers - self._slow - {but}) and len(self._waiting) < self._most
 
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         writer: Any = asyncio.current_task()
         try:
-            while self._waiting:
+            while self._waiting and not self._are_soon_taken(but=writer):
                 together = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 takes_long = loop.call_later(LONG_S, self._takes_long, writer)
                 try:

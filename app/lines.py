@@ -31,10 +31,10 @@ NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
 
 def told(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    The values `told` and `many` of a statement that reads *rows* `FROM json_to_recordset(%(told)s) ... LIMIT %(many)s`.
+    The values of a statement that reads *rows* `FROM json_to_recordset(%(told)s) ... LIMIT (SELECT %(many)s)`.
 
     Of JSON Postgres takes it that there are a hundred; to find so many it would read all of a table that isn't large.
-    A limit that it learns when it is asked, it takes to be a tenth of that.
+    A limit that it can't know when it plans, it takes to be a tenth of that.
     """
     return {"told": to_json(list(rows)).decode(), "many": len(rows)}
 

@@ -61,7 +61,8 @@ async def test_what_arrives_during_a_write_is_the_next_set():
     assert write.sets == [[1], [2, 3, 4]]
 
 
-async def test_a_second_set_is_written_beside_the_first_once_as_many_wait_as_fill_one():
+async def test_a_second_set_is_written_beside_the_first_once_as_many_wait_as_fill_one(monkeypatch):
+    monkeypatch.setattr("app.gather.LONG_S", 60)
     write = Writer(let=False)
     gather = Gatherer(write, most=3)
     tasks = await under_way(gather, 1) + await under_way(gather, 2, 3)
@@ -75,12 +76,53 @@ async def test_a_second_set_is_written_beside_the_first_once_as_many_wait_as_fil
     assert write.sets == [[1], [2, 3, 4], [5]]
 
 
+async def test_of_two_writers_one_goes_on_when_few_wait(monkeypatch):
+    monkeypatch.setattr("app.gather.LONG_S", 60)
+    write = Writer(let=False)
+    gather = Gatherer(write, most=3)
+    tasks = await under_way(gather, 1) + await under_way(gather, 2, 3, 4, 5, 6)
+    assert write.sets == [[1], [2, 3, 4]]
+
+    write.go.set()
+    await asyncio.gather(*tasks)
+    assert write.sets == [[1], [2, 3, 4], [5, 6]]
+    write.go.clear()
+    write.sets.clear()
+
+    tasks = await under_way(gather, 7) + await under_way(gather, 8)
+
+    assert write.sets == [[7]]
+    write.go.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_burst_is_one_set():
+    write = Writer()
+    gather = Gatherer(write, most=3)
+
+    await asyncio.gather(*(gather(member) for member in range(4)))
+
+    assert write.sets == [[0, 1, 2], [3]]
+
+
+async def test_a_writer_that_never_began_is_not_waited_for():
+    write = Writer()
+    gather = Gatherer(write)
+    asker = asyncio.create_task(gather(1))
+    await asyncio.sleep(0)
+    (writer,) = gather._writers
+    writer.cancel()
+    asker.cancel()
+    await asyncio.gather(writer, asker, return_exceptions=True)
+
+    assert await gather(2) == "done 2"
+
+
 async def test_nobody_waits_for_a_set_that_takes_long(monkeypatch):
     monkeypatch.setattr("app.gather.LONG_S", 0.01)
     write = Writer(let=False)
     gather = Gatherer(write)
     tasks = await under_way(gather, 1) + await under_way(gather, 2, 3)
-    assert write.sets == [[1]]
 
     async with asyncio.timeout(30):
         while len(write.sets) < 2:

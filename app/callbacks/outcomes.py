@@ -100,7 +100,7 @@ DELIVERED: Final = """
         FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, id uuid, lease_token bigint, attempt_id uuid, status_code bigint, body text,
             duration_ms bigint
-        ) LIMIT %(many)s
+        ) LIMIT (SELECT %(many)s)
     ), mine AS MATERIALIZED (
         -- Found by their keys alone: by what is due, all of that would be read.
         SELECT told.*, d.lease_token = told.lease_token AND d.due_at IS NOT NULL AS is_ours

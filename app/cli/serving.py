@@ -64,7 +64,7 @@ class Together:
 
     def write(self, data: bytes) -> None:
         """Send *data*; a head together with what follows it, or alone if nothing does before anything else happens."""
-        if not self._head and data.startswith(HEAD):
+        if not self._head and data[: len(HEAD)] == HEAD:
             self._head = data
             self._loop.call_soon(self._send)
         else:

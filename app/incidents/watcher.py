@@ -47,12 +47,19 @@ async def watch(db: Database, kinds: Sequence[Kind] = KINDS) -> list[str]:
     return blind
 
 
+def glance(kind: Kind) -> str:
+    """
+    The query that finds some facts of *kind* if there are any: with trouble all are read, but only once.
+
+    One would do; but to find one, Postgres may read all of a table that was full of them when it last looked.
+    """
+    return kind.sql.replace(f"LIMIT {MOST}", "LIMIT 100").replace("%", "%%").replace(":dismissed", DISMISSED)
+
+
 async def _is_quiet(ask: Few, kind: Kind) -> bool:
     """Whether nothing of *kind* is wrong and nothing is open: mostly so, and told in one go."""
-    # One fact is enough; with trouble all are read, but only once.
-    sql = kind.sql.replace(f"LIMIT {MOST}", "LIMIT 1").replace("%", "%%").replace(":dismissed", DISMISSED)
     named = {"kind": kind.name}
-    _, seen, is_open = await ask((WITHIN, {}), (sql, named), (OPEN, named), commit=True)
+    _, seen, is_open = await ask((WITHIN, {}), (glance(kind), named), (OPEN, named), commit=True)
     return not seen and not is_open
 
 

@@ -28,7 +28,7 @@ WITH told AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(told)s) AS told (
         place bigint, tenant_id uuid, job_id uuid, number bigint, lease_token bigint, path text, size bigint,
         sha256 bytea, content_type text, measured_seconds numeric, error jsonb
-    ) LIMIT %(many)s
+    ) LIMIT (SELECT %(many)s)
 ), mine AS MATERIALIZED (
     -- Found by their keys alone: by what is due, all of that would be read.
     SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours

@@ -34,7 +34,7 @@ WITH verdict AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(told)s) AS verdict (
         tenant_id uuid, attempt_id uuid, token_digest bytea, request_id text, status text, output jsonb, error jsonb,
         files json, entry_id uuid, inbox_id uuid, inbox_digest bytea, headers jsonb, body text, body_size bigint
-    ) LIMIT %(many)s
+    ) LIMIT (SELECT %(many)s)
 ), plain AS MATERIALIZED (
     SELECT verdict.*, attempts.job_id, (
         SELECT id FROM callback_endpoints AS endpoints WHERE endpoints.tenant_id = verdict.tenant_id LIMIT 1

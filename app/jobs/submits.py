@@ -33,7 +33,7 @@ SUBMITTED: Final = f"""
         FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, attempt_id uuid, request_id text, status_url text, response_url text, cancel_url text,
             queue_position bigint, expected_s double precision, ask_s double precision
-        ) LIMIT %(many)s
+        ) LIMIT (SELECT %(many)s)
     ), mine AS MATERIALIZED (
         SELECT told.*
         FROM attempts JOIN told ON attempts.tenant_id = told.tenant_id AND attempts.id = told.attempt_id

@@ -72,7 +72,7 @@ FAILED: Final = """
     WITH told AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
-        ) LIMIT %(many)s
+        ) LIMIT (SELECT %(many)s)
     ), mine AS MATERIALIZED (
         -- Found by their keys alone: by what is due, all of that would be read.
         SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours

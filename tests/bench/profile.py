@@ -22,8 +22,8 @@ MOST: Final = 8
 """Packages named of each process, those that take most."""
 # A thread that waits, caught on its way in or out.
 WAITING: Final = ("threading.py", "selectors.py", "concurrent/futures/thread.py", "app/postgres/process.py")
-# What a process does before it has a loop is its start.
-LOOP: Final = "(asyncio/runners.py"
+# What a process does before it has a loop, or threads, is its start.
+STARTED: Final = ("(asyncio/runners.py", "(threading.py")
 # Such as `run (asyncio/runners.py:118)`.
 FILE: Final = re.compile(r"\((.*?):?\d*\)$")
 
@@ -90,7 +90,7 @@ def shares(raw: str, *, starting: bool = False) -> dict[str, float]:
         if _is_waiting(stack):
             continue
         package = IMPORTING if "(<frozen importlib" in stack else _package(stack)
-        if starting or (package != IMPORTING and LOOP in stack):
+        if starting or (package != IMPORTING and any(frame in stack for frame in STARTED)):
             counts[package] += int(count)
     return {package: round(count / counts.total() * 100, 1) for package, count in counts.most_common(MOST)}
 

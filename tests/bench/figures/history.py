@@ -31,12 +31,13 @@ async def behind(stage: Stage, jobs: int) -> AsyncIterator[Stage]:
     if not stage.kept.get(name):
         stage.sql(f"CREATE DATABASE {name}", stage.postgres.url)
         await asyncio.to_thread(history.make, stage.database(name), jobs)
+        stage.kept[name] = "made"
     stage.url = stage.database(name)
     try:
-        if not stage.kept.get(name):
+        if stage.kept[name] == "made":
             for _ in range(WARM):
                 await lived(stage, tenants=TENANTS)
-            stage.kept[name] = True
+            stage.kept[name] = "warm"
         yield stage
     finally:
         stage.url = before
