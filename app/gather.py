@@ -5,8 +5,8 @@ A row in a set of its likes costs Postgres a fifth of a row in its own transacti
 everybody books on is updated once per set. Nobody waits for a set to fill: a lone caller's is written at once,
 and nobody is answered before their own commit.
 
-One set at a time: two half as large cost nearly twice as much, and each is slower for the other. Another is written
-beside it only if as many wait as fill one, or if it takes long, as one does that waits for a lock.
+One set at a time: two small ones cost nearly twice as much as one with the members of both. Another is written beside
+it only if as many wait as fill one, or if it takes long, as one does that waits for a lock.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ R = TypeVar("R")
 MOST: Final = 64
 """Members of a set: more gain little, and wait for each other."""
 LONG_S: Final = 0.1
-"""How long a set may take before others no longer wait for its end; most take a twentieth of it."""
+"""How long a set may take before others no longer wait for its end; a full one takes a tenth to a quarter of it."""
 
 
 class Gatherer(Generic[T, R]):

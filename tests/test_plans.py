@@ -462,6 +462,7 @@ async def test_who_notes_what_became_of_something_finds_it_by_its_key(db, tenant
         note_delivered,
         lambda session, **_: settle_verdicts(session),
         lambda session, **_: settle_and_tell_verdicts(session),
+        tell,
     ],
 )
 async def test_of_a_set_postgres_expects_few_rows(db, tenant, note):

@@ -1,11 +1,10 @@
 """The outbox: what is to be told, written in the transaction that makes it happen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +13,7 @@ from app.callbacks.events import ENDINGS
 from app.callbacks.signing import new_secret
 from app.callbacks.tables import Endpoint
 from app.db import ask_in, new_id
-from app.lines import Asked, bytea
+from app.lines import Asked, bytea, told
 
 
 def of_jobs(tenant_id: UUID) -> dict[str, Any]:
@@ -71,7 +70,7 @@ ADD: Final = """
         kind, body, 'pending', now(), 0, 0
     FROM json_to_recordset(%(told)s) AS told (
         tenant_id uuid, id uuid, endpoint_id uuid, job_id uuid, sequence bigint, callback_url text, kind text, body text
-    )
+    ) LIMIT (SELECT %(many)s)
     RETURNING id
 """
 
@@ -94,20 +93,16 @@ class News:
 
 async def add(session: AsyncSession, news: Iterable[News]) -> list[UUID]:
     """Write down that all of *news* is to be told, in one statement; the ids of the deliveries, in that order."""
-    told = _deliveries(news)
-    if told:
-        await ask_in(session, *_adding(told))
-    return [row["id"] for row in told]
+    rows = _deliveries(news)
+    if rows:
+        await ask_in(session, ADD, told(rows))
+    return [row["id"] for row in rows]
 
 
 def adding(news: Iterable[News]) -> list[Asked]:
     """The statement that `add` asks, for whoever asks it together with others; none if there is nobody to tell."""
-    told = _deliveries(news)
-    return [_adding(told)] if told else []
-
-
-def _adding(told: Sequence[Mapping[str, Any]]) -> Asked:
-    return ADD, {"told": to_json(told).decode()}
+    rows = _deliveries(news)
+    return [(ADD, told(rows))] if rows else []
 
 
 def _deliveries(news: Iterable[News]) -> list[dict[str, Any]]:

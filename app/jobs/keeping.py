@@ -12,7 +12,7 @@ from app.callbacks import outbox
 from app.callbacks.events import EventType
 from app.jobs import callbacks, queries
 from app.lines import Few, bytea, told
-from app.media.rescuer import Ended
+from app.media.rescuer import MINE, Ended
 
 # Two files of a job may end side by side: the second waits here, and then sees the first.
 HOLD: Final = """
@@ -30,11 +30,7 @@ WITH told AS MATERIALIZED (
         sha256 bytea, content_type text, measured_seconds numeric, error jsonb
     ) LIMIT (SELECT %(many)s)
 ), mine AS MATERIALIZED (
-    -- Found by their keys alone: by what is due, all of that would be read.
-    SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
-    FROM told JOIN outputs USING (tenant_id, job_id, number)
-    ORDER BY tenant_id, job_id, number
-    FOR UPDATE OF outputs
+    {MINE}
 ), file AS (
     UPDATE outputs SET
         path = told.path, size = told.size, sha256 = told.sha256, measured_seconds = told.measured_seconds,

@@ -11,6 +11,7 @@ import time
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Path, Request
@@ -163,7 +164,7 @@ async def _settled_with_others(request: Request, token: str, body: bytes, report
             headers=_kept_headers(request),
             body=text,
             body_size=len(body),
-            digest=_digest(token, body, Applied.SETTLED),
+            digest=_digest(key[1], token_digest, body, Applied.SETTLED),
         )
     )
     if job is None:
@@ -183,11 +184,11 @@ async def _hear_alone(
     attempt = await db.run(lambda session: queries.attempt_by_token(session, token))
     if verdict is Verdict.GENUINE and attempt is None:
         verdict = Verdict.UNKNOWN
-    delivery = _delivery(request, body, attempt)
+    delivery = _delivery(request, token, body, attempt)
 
     if verdict is not Verdict.GENUINE or report is None or attempt is None:
         if state.refusals_kept.one_more():
-            await db.run(lambda session: _keep(session, token, verdict, delivery))
+            await db.run(lambda session: _keep(session, verdict, delivery))
         log.warning("webhook_refused", verdict=verdict, why=why)
         raise REFUSALS[verdict](why)
 
@@ -203,7 +204,7 @@ async def _hear_alone(
             applied = await lifecycle.to_be_read(session, key, report.request_id)
         else:
             applied = await lifecycle.reported(session, key, report, seconds)
-        await _keep(session, token, applied, {**delivery, "request_id": report.request_id})
+        await _keep(session, applied, {**delivery, "request_id": report.request_id})
         return applied
 
     applied = await db.run(apply)
@@ -238,27 +239,27 @@ def _kept_headers(request: Request) -> dict[str, str]:
     return {name: request.headers[name][:200] for name in KEPT_HEADERS if name in request.headers}
 
 
-def _digest(token: str, body: bytes, verdict: Verdict | Applied) -> bytes:
+def _digest(attempt_id: UUID | None, token_digest: bytes, body: bytes, verdict: Verdict | Applied) -> bytes:
     """
-    What only a repeat has in common; it begins as the attempt's id does.
+    What only a repeat has in common; it begins as the attempt's id does, if it is known.
 
     So those of one time are neighbours in their index, which then grows where it was just written, however large it is.
     """
-    digest = hashlib.sha256(tokens.token_digest(token) + body + verdict.encode()).digest()
-    key = tokens.key_of(token)
-    return digest if key is None or key[1] is None else key[1].bytes[:8] + digest[8:]
+    digest = hashlib.sha256(token_digest + body + verdict.encode()).digest()
+    return digest if attempt_id is None else attempt_id.bytes[:8] + digest[8:]
 
 
-def _delivery(request: Request, body: bytes, attempt: Attempt | None) -> dict[str, Any]:
+def _delivery(request: Request, token: str, body: bytes, attempt: Attempt | None) -> dict[str, Any]:
     return {
         "headers": _kept_headers(request),
         "body": body,
+        "digest": tokens.token_digest(token),
         "tenant_id": attempt and attempt.tenant_id,
         "attempt_id": attempt and attempt.id,
     }
 
 
-async def _keep(session: AsyncSession, token: str, verdict: Verdict | Applied, delivery: dict[str, Any]) -> None:
+async def _keep(session: AsyncSession, verdict: Verdict | Applied, delivery: dict[str, Any]) -> None:
     body = delivery["body"]
     await session.execute(
         insert(WebhookDelivery)
@@ -266,7 +267,7 @@ async def _keep(session: AsyncSession, token: str, verdict: Verdict | Applied, d
             {
                 **delivery,
                 "id": new_id(),
-                "digest": _digest(token, body, verdict),
+                "digest": _digest(delivery["attempt_id"], delivery["digest"], body, verdict),
                 "verdict": verdict,
                 "body": body[:KEPT_BYTES] if isinstance(verdict, Verdict) else body,
                 "body_size": len(body),

@@ -66,26 +66,29 @@ class Failed(NamedTuple):
     error: Unfetched
 
 
-# Where fal's storage is down, whatever is due fails at once, and soon again. In one order, so that two sets never wait
-# for each other.
-FAILED: Final = """
+# The files that are `told` of, and whether they are ours still. Found by their keys alone: by what is due, all of that
+# would be read. In one order, so that two sets never wait for each other.
+MINE: Final = """
+    SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
+    FROM told JOIN outputs USING (tenant_id, job_id, number)
+    ORDER BY tenant_id, job_id, number
+    FOR UPDATE OF outputs
+"""
+# Where fal's storage is down, whatever is due fails at once, and soon again.
+FAILED: Final = f"""
     WITH told AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(told)s) AS told (
             tenant_id uuid, job_id uuid, number bigint, lease_token bigint, wait_s double precision, error jsonb
         ) LIMIT (SELECT %(many)s)
     ), mine AS MATERIALIZED (
-        -- Found by their keys alone: by what is due, all of that would be read.
-        SELECT told.*, outputs.lease_token = told.lease_token AND outputs.due_at IS NOT NULL AS is_ours
-        FROM told JOIN outputs USING (tenant_id, job_id, number)
-        ORDER BY tenant_id, job_id, number
-        FOR UPDATE OF outputs
+        {MINE}
     )
     UPDATE outputs SET due_at = now() + make_interval(secs => mine.wait_s), lease_owner = NULL, error = mine.error
     FROM mine
     WHERE outputs.tenant_id = mine.tenant_id AND outputs.job_id = mine.job_id AND outputs.number = mine.number
         AND is_ours
     RETURNING outputs.job_id
-"""
+"""  # noqa: S608 - of a constant
 
 
 @dataclass(slots=True)
