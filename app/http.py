@@ -2,7 +2,7 @@
 
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from app import logs
 from app.body import Body
 from app.errors import AppError, BodyTooLarge, Unexpected, problem
 from app.transport import GuardedTransport, PooledTransport
@@ -52,6 +53,11 @@ ALWAYS_TOLD: Final = (
 TAKEN: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
 
 
+FAILED: Final = "failed"
+"""Where a scope holds what went wrong with its request before it came to the framework."""
+Header = tuple[bytes, bytes]
+
+
 class KeyInAddress(AppError):
     """Keys and tokens don't belong in an address, where logs and histories keep them; send them as `Authorization`."""
 
@@ -81,26 +87,31 @@ class Marked:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = request_id = str(uuid7())
-        also_told: dict[str, str] = {}
-        scope["also_told"] = also_told
+        self.name(scope)
 
         def marked_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 scope["answered"] = True
-                told = message.get("headers", ())
-                names = {name for name, _ in told}
-                message["headers"] = [
-                    *told,
-                    (b"x-request-id", request_id.encode()),
-                    *((name.lower().encode(), value.encode()) for name, value in also_told.items()),
-                    *(header for header in self._told if header[0] not in names),
-                ]
+                message["headers"] = self.told(scope, message.get("headers", ()))
             return send(message)
 
-        # A request is a task of its own, and what is bound here ends with it.
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         await self._app(scope, receive, marked_send)
+
+    def name(self, scope: Scope) -> None:
+        """Give the request its name, unless it has one; whoever adds to `also_told` of *scope* tells that with it."""
+        if "request_id" not in scope:
+            scope["request_id"] = request_id = str(uuid7())
+            scope["also_told"] = {}
+            # A request is a task of its own, and what is set here ends with it.
+            logs.REQUEST_ID.set(request_id)
+
+    def told(self, scope: Scope, headers: Iterable[Header]) -> list[Header]:
+        """*headers* of an answer, and with them those that every answer carries."""
+        all_ = [*headers, (b"x-request-id", scope["request_id"].encode())]
+        all_ += [(name.lower().encode(), value.encode()) for name, value in scope["also_told"].items()]
+        names = {name for name, _ in all_}
+        all_ += [header for header in self._told if header[0] not in names]
+        return all_
 
 
 class Edge:

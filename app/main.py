@@ -23,7 +23,7 @@ from app.callbacks import routes as endpoints
 from app.catalog import routes as catalog
 from app.errors import Unavailable, problems
 from app.files import routes as files
-from app.http import Edge, KeyInAddress, Marked, cross_origin
+from app.http import FAILED, Edge, KeyInAddress, Marked, cross_origin
 from app.incidents import page as incidents_page
 from app.incidents import routes as incidents
 from app.jobs import accepting, callbacks, looking, overview, quote_routes, receiver, settling, stream
@@ -111,6 +111,7 @@ class Service(FastAPI):
     """
 
     front: ASGIApp
+    doors: Doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -118,7 +119,13 @@ class Service(FastAPI):
         await self.front(scope, receive, send)
 
     async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what came past the front, by the routes."""
+        """Serve what came past the front, by the routes; or tell what befell it at a door."""
+        failed = scope.get(FAILED)
+        if isinstance(failed, errors.TOLD):
+            await errors.answer(failed, Request(scope))(scope, receive, send)
+            return
+        if failed is not None:
+            raise failed
         await super().__call__(scope, receive, send)
 
 
@@ -184,13 +191,10 @@ def create_app(settings: Settings, *, fal_transport: httpx.AsyncBaseTransport | 
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state = Shared()
-    edge = Edge(
-        Doors(app.behind),
-        body_limit=settings.body_limit_bytes,
-        limits=_body_limits(settings),
-        slow_s=settings.slow_request_s,
-    )
-    app.front = Marked(cross_origin(edge, settings.cors_origins), hsts_s=settings.hsts_s)
+    limits = _body_limits(settings)
+    edge = Edge(app.behind, body_limit=settings.body_limit_bytes, limits=limits, slow_s=settings.slow_request_s)
+    app.front = marked = Marked(cross_origin(edge, settings.cors_origins), hsts_s=settings.hsts_s)
+    app.doors = Doors(app, marked, body_limit=min(limits.values()))
     errors.install(app)
     callbacks.describe(app.webhooks)
     _add_operations(app)

@@ -12,15 +12,15 @@ from pathlib import Path
 import httpx
 import hypothesis
 import pytest
-from fastapi import FastAPI
 
 from app.db import Database
-from app.main import create_app
+from app.main import Service, create_app
 from app.migrate import upgrade
 from app.postgres import EmbeddedPostgres
 from app.settings import Settings
 from tests import signing
 from tests.databases import Databases, connected, url_of
+from tests.doorway import BehindDoors
 from tests.sharing import (  # noqa: F401 - pytest looks for its hooks here
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
@@ -96,9 +96,9 @@ async def api(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def client_of(app: FastAPI) -> httpx.AsyncClient:
+def client_of(app: Service) -> httpx.AsyncClient:
     """A client of *app* that needs no socket; an error of ours is answered, not raised."""
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=BehindDoors(app), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://callsheet")
 
 

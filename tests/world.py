@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.callbacks.sender import Sender
 from app.db import Database
 from app.jobs.dispatcher import Dispatcher
 from app.jobs.reconciler import Reconciler
-from app.main import create_app
+from app.main import Service, create_app
 from app.media.rescuer import Rescuer
 from app.settings import Settings
 from app.simulator.app import create_simulator
@@ -23,6 +23,7 @@ from app.wiring import Parts, opened
 from app.worker import Source
 from tests import clips
 from tests import factories as make
+from tests.doorway import BehindDoors
 
 STEPS: Final = 10
 
@@ -41,7 +42,7 @@ class World:
     rescuer: Rescuer
     sender: Sender
     parts: Parts
-    app: FastAPI
+    app: Service
     folder: Path
 
     async def dispatch(self) -> int:
@@ -121,7 +122,7 @@ class Later:
     """An ASGI app that is made after those who will call it."""
 
     def __init__(self) -> None:
-        self.app: FastAPI | None = None
+        self.app: ASGIApp | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
     async def __call__(self, *args: Any) -> None:
@@ -172,16 +173,17 @@ async def build(
             **given,
         }
     )
-    callsheet.app = create_app(settings, fal_transport=to_fal)
-    await stack.enter_async_context(callsheet.app.router.lifespan_context(callsheet.app))
+    app = create_app(settings, fal_transport=to_fal)
+    callsheet.app = BehindDoors(app)
+    await stack.enter_async_context(app.router.lifespan_context(app))
     stack.push_async_callback(callsheet.close)
     parts = await stack.enter_async_context(opened(settings, fal_transport=to_fal))
     fal = await stack.enter_async_context(httpx.AsyncClient(transport=to_fal, base_url="http://fal"))
-    ours = httpx.ASGITransport(app=callsheet.app, raise_app_exceptions=False)
+    ours = httpx.ASGITransport(app=BehindDoors(app), raise_app_exceptions=False)
     _, key = await make.make_key(parts.db)
     api = httpx.AsyncClient(transport=ours, base_url="http://callsheet", headers={"Authorization": f"Bearer {key}"})
     await stack.enter_async_context(api)
     stopped = await fal.put("/simulator/clock", json={"stopped": True})
     assert stopped.is_success, stopped.text
     loops = (parts.dispatcher(), parts.reconciler(), parts.rescuer(), parts.sender())
-    return World(parts.db, api, fal, *loops, parts, callsheet.app, settings.data)
+    return World(parts.db, api, fal, *loops, parts, app, settings.data)

@@ -52,4 +52,4 @@ async def found(request: Request, caller: Caller, job_id: UUID) -> dict[str, Any
 
 def gatherer(db: Database, caps: Caps) -> Gatherer[Look, dict[str, Any] | None]:
     """Where a process's questions come together."""
-    return Gatherer(partial(look, db, caps))
+    return Gatherer(partial(look, db, caps), most=32)

@@ -158,35 +158,47 @@ async def _of_token(session: AsyncSession, *which: ColumnElement[bool], to_be: b
 
 async def caller_of(request: Request) -> Caller:
     """Who calls. Raises Unauthorized, or TooManyRequests for one who asks, or guesses, too often."""
-    # A door may have asked before it left the request to its route; it counts once.
-    caller: Caller | None = request.scope.get("caller")
+    caller = await known_caller(request)
     if caller is None:
-        caller = request.scope["caller"] = await _counted(request)
-    return caller
-
-
-async def _counted(request: Request) -> Caller:
-    known: Known = request.app.state.known
-    kind, _, text = request.headers.get("authorization", "").partition(" ")
-    text = text.strip()
-    found = None
-    if kind.lower() in {"bearer", "key"} and text:
-        key = digest(text)
-        found = known.look(key)
-        if not found and not known.is_stranger(key):
-            found = await request.app.state.finding(text, key)
-    if not found:
-        guess = known.failed(request.client.host if request.client else "")
+        guess = request.app.state.known.failed(request.client.host if request.client else "")
         if not guess.granted:
             raise TooManyRequests(headers={"Retry-After": str(guess.wait_s)})
         raise Unauthorized(headers=CHALLENGE)
-    allowance = known.asked(found)
+    return caller
+
+
+async def known_caller(request: Request) -> Caller | None:
+    """Who calls, or None if nobody knows them. Raises TooManyRequests for one who asks too often."""
+    # A door may have asked before it left the request to its route; it counts once.
+    caller: Caller | None = request.scope.get("caller")
+    if caller is None:
+        caller = await _found(request)
+        if caller is not None:
+            request.scope["caller"] = caller
+            _count(request, caller)
+    return caller
+
+
+async def _found(request: Request) -> Caller | None:
+    known: Known = request.app.state.known
+    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    text = text.strip()
+    if kind.lower() not in {"bearer", "key"} or not text:
+        return None
+    key = digest(text)
+    found: Caller | None = known.look(key)
+    if not found and not known.is_stranger(key):
+        found = await request.app.state.finding(text, key)
+    return found
+
+
+def _count(request: Request, caller: Caller) -> None:
+    allowance = request.app.state.known.asked(caller)
     if allowance is not None:
         # Said by the edge on every answer, whether a route or an error makes it.
         request.scope.setdefault("also_told", {}).update(allowance.headers())
         if not allowance.granted:
             raise TooManyRequests(headers={"Retry-After": str(allowance.wait_s)})
-    return found
 
 
 async def still_good(session: AsyncSession, keys: Collection[tuple[UUID, UUID]]) -> set[UUID]:

@@ -9,7 +9,11 @@ from typing import Any, cast
 import pytest
 from uvicorn.server import ServerState
 
-from app.cli.serving import Patient, Server, Together, config
+from app.cli.patient import Patient, Together
+from app.cli.serving import Server, config
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
+NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Wire:
@@ -55,46 +59,54 @@ async def test_the_head_and_the_body_of_an_answer_leave_as_one():
     wire = Wire()
     transport = together(wire)
 
-    transport.write(b"HTTP/1.1 200 OK ")
+    transport.write(HEAD)
     transport.write(b"body")
 
-    assert wire.did == [b"HTTP/1.1 200 OK body"]
+    assert wire.did == [HEAD + b"body"]
     await turn()
-    assert wire.did == [b"HTTP/1.1 200 OK body"]
+    assert wire.did == [HEAD + b"body"]
+
+
+async def test_an_answer_in_one_piece_leaves_at_once():
+    wire = Wire()
+
+    together(wire).write(HEAD + b"body")
+
+    assert wire.did == [HEAD + b"body"]
 
 
 async def test_news_in_a_stream_leaves_at_once():
     wire = Wire()
     transport = together(wire)
-    transport.write(b"HTTP/1.1 200 OK ")
+    transport.write(HEAD)
     transport.write(b"hello ")
 
     transport.write(b"news ")
     transport.write(b"more")
 
-    assert wire.did == [b"HTTP/1.1 200 OK hello ", b"news ", b"more"]
+    assert wire.did == [HEAD + b"hello ", b"news ", b"more"]
 
 
 async def test_two_heads_in_a_row_leave_in_their_order():
     wire = Wire()
     transport = together(wire)
 
-    transport.write(b"HTTP/1.1 204 No Content ")
-    transport.write(b"HTTP/1.1 200 OK ")
+    transport.write(NOTHING)
+    transport.write(HEAD)
 
-    assert wire.did == [b"HTTP/1.1 204 No Content HTTP/1.1 200 OK "]
+    assert wire.did == [NOTHING + HEAD]
 
 
 async def test_a_head_whose_body_takes_its_time_leaves_alone_and_first():
     wire = Wire()
     transport = together(wire)
 
-    transport.write(b"HTTP/1.1 200 OK")
+    transport.write(HEAD)
     await turn()
     transport.write(b"body")
     await turn()
 
-    assert wire.did == [b"HTTP/1.1 200 OK", b"body"]
+    assert wire.did == [HEAD, b"body"]
 
 
 async def test_what_was_written_leaves_before_the_connection_is_closed():

@@ -10,7 +10,6 @@ from uuid import uuid4
 import httpx
 import pytest
 from sqlalchemy import text
-from starlette.requests import ClientDisconnect
 
 from app.jobs import doors
 from tests import factories as make
@@ -169,16 +168,6 @@ async def test_an_order_may_come_in_parts(api, caller, order, status):
     answer = await api.post("/v1/jobs", content=parts(), headers=JSON)
 
     assert answer.status_code == status, answer.text
-
-
-async def test_a_door_takes_no_part_for_the_whole():
-    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-
-    async def receive() -> Any:
-        return messages.pop(0)
-
-    with pytest.raises(ClientDisconnect):
-        await doors.Heard({"type": "http"}, receive).body()
 
 
 async def test_a_request_that_its_door_leaves_alone_is_counted_once(api, caller, monkeypatch):
