@@ -272,6 +272,10 @@ async def find_keys(session: AsyncSession) -> Any:
     return await ask_in(session, auth.FIND_KEYS, {"digests": [b"0" * 32]})
 
 
+async def note_use(session: AsyncSession, tenant: UUID) -> Any:
+    return await ask_in(session, known.NOTE_USE, lines.told([{"tenant_id": tenant, "id": tenant}]))
+
+
 async def show(session: AsyncSession, tenant: UUID) -> Any:
     await ask_in(session, BECOME_READER_OF_ALL, {"readers": f"{{{tenant}}}"})
     return await ask_in(session, queries.ROWS, {"tenants": [tenant], "ids": [tenant]})
@@ -316,6 +320,7 @@ HOT: dict[str, Callable[[UUID], Callable[[AsyncSession], Awaitable[Any]]]] = {
     "token": lambda tenant: partial(queries.attempt_by_token, token=tokens.new_token(tenant, tenant)),
     "key": lambda _: partial(auth.find, text="cs_x"),
     "keys": lambda _: find_keys,
+    "note the use of keys": lambda tenant: partial(note_use, tenant=tenant),
     "news of jobs": lambda tenant: (
         lambda session: news.of_jobs(partial(ask_in, session), [JobPlace(tenant, tenant, 1, None)] * 50)
     ),

@@ -237,14 +237,31 @@ async def test_last_use_is_written_later_and_at_most_once_a_minute(backend, db):
     async with db.session() as session:
         assert await session.scalar(last) is None
 
-    await db.run(known.note_use)
+    await known.note_use(db)
     async with db.session() as session:
         first = await session.scalar(last)
     await backend.get("/v1/jobs")
-    await db.run(known.note_use)
+    await known.note_use(db)
 
     async with db.session() as session:
         assert await session.scalar(last) == first is not None
+
+
+async def test_the_use_of_many_keys_is_written_and_nobody_is_waited_for(db, monkeypatch):
+    monkeypatch.setattr("app.tenants.known.WRITTEN_AT_ONCE", 2)
+    known = Known(per_key=None, per_token=1, failures=1)
+    held, unused, *used = [await make.make_tenant(db) for _ in range(7)]
+    for caller in (held, *used):
+        known.asked(caller)
+
+    async with db.session() as session:
+        await session.execute(text("SELECT FROM api_keys WHERE id = :id FOR UPDATE"), {"id": held.key_id})
+        async with asyncio.timeout(5):
+            await known.note_use(db)
+    async with db.session() as session:
+        unnoted = set(await session.scalars(text("SELECT id FROM api_keys WHERE last_used_at IS NULL")))
+
+    assert unnoted == {held.key_id, unused.key_id}
 
 
 async def test_a_key_has_its_own_limit_and_hears_of_it(backend):
