@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from app.lines import Ask, Few, Line, Lines, is_quiet
+from app.lines import Ask, Few, Line, Lines, is_quiet, uuids
 
 T = TypeVar("T")
 
@@ -165,9 +165,8 @@ class Database:
         `reading_as` for several that ask at once, in a single round trip: Postgres takes both statements as one
         transaction, and plans the second when the first was done.
         """
-        readers = "{" + ",".join(map(str, tenant_ids)) + "}"
         async with self._line() as line:
-            return await line.ask_all(BECOME_READER_OF_ALL + statement, {**values, "readers": readers})
+            return await line.ask_all(BECOME_READER_OF_ALL + statement, {**values, "readers": uuids(tenant_ids)})
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """

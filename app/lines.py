@@ -7,9 +7,11 @@ one request; where `Gatherer` brings those of many together, it would be most of
 
 import asyncio
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Final, Protocol
+from uuid import UUID
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -29,6 +31,12 @@ NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
 """Asked with `commit` where there were locks alone: no disk is waited for, and what psycopg has prepared is kept."""
 
 
+@cache
+def _raw(statement: str) -> bytes:
+    """*statement* as psycopg takes it from anywhere; the same object each time, or it would be hashed anew."""
+    return statement.encode()
+
+
 def told(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     """
     The values of a statement that reads *rows* `FROM json_to_recordset(%(told)s) ... LIMIT (SELECT %(many)s)`.
@@ -37,6 +45,11 @@ def told(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     A limit that it can't know when it plans, it takes to be a tenth of that.
     """
     return {"told": to_json(list(rows)).decode(), "many": len(rows)}
+
+
+def uuids(ids: Iterable[UUID]) -> str:
+    """*ids* as Postgres reads an array of them; psycopg looks at each one several times to write the same."""
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def bytea(raw: bytes) -> str:
@@ -60,7 +73,7 @@ class Line:
     async def ask(self, statement: str, values: Mapping[str, Any], *, prepare: bool | None = None) -> Sequence[Any]:
         """The rows of *statement*, once it is committed; planned each time anew if *prepare* is False."""
         async with self.connection.cursor(row_factory=namedtuple_row) as cursor:
-            await cursor.execute(statement.encode(), values, prepare=prepare)
+            await cursor.execute(_raw(statement), values, prepare=prepare)
             return await cursor.fetchall()
 
     async def ask_together(self, *asked: Asked) -> Sequence[Sequence[Any]]:
@@ -69,7 +82,7 @@ class Line:
         try:
             async with self.connection.pipeline():
                 for cursor, (statement, values) in zip(cursors, asked, strict=True):
-                    await cursor.execute(statement.encode(), values)
+                    await cursor.execute(_raw(statement), values)
         except psycopg.errors.PipelineAborted as aborted:
             # What Postgres refused comes before what it then left undone.
             refused = aborted.__context__
@@ -105,7 +118,7 @@ class Line:
         """
         # Several go together only if their values are written into them here, as text.
         async with psycopg.AsyncClientCursor(self.connection, row_factory=namedtuple_row) as cursor:
-            await cursor.execute(statements.encode(), values)
+            await cursor.execute(_raw(statements), values)
             while cursor.nextset():
                 pass
             return await cursor.fetchall()

@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final
 
 ZERO: Final = Decimal(0)
 # A micro-dollar: the smallest amount kept. fal's own prices go down to a hundredth of a cent a second.
 SMALLEST: Final = Decimal("0.000001")
 # Digits enough that no product of a price and a length is rounded before we do it ourselves.
-DIGITS: Final = 60
+EXACT: Final = Context(prec=60)
 PLAIN: Final = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,10})?")
 
 
@@ -31,10 +31,9 @@ def video_cost(seconds: Decimal, price: Price) -> Decimal:
     """What *seconds* of video cost at *price*, rounded half up to a micro-dollar."""
     if not seconds.is_finite() or seconds < 0:
         raise ValueError("A length in seconds is a finite number that isn't negative.")
-    with localcontext(prec=DIGITS):
-        further = max(seconds - price.base_seconds, ZERO)
-        amount = price.base_amount + further * price.per_second
-        return amount.quantize(SMALLEST, rounding=ROUND_HALF_UP)
+    further = max(EXACT.subtract(seconds, price.base_seconds), ZERO)
+    amount = EXACT.add(price.base_amount, EXACT.multiply(further, price.per_second))
+    return amount.quantize(SMALLEST, rounding=ROUND_HALF_UP, context=EXACT)
 
 
 def to_text(amount: Decimal) -> str:

@@ -22,7 +22,7 @@ from app.gather import Gatherer
 from app.jobs.order import Order
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
-from app.lines import Ask, bytea
+from app.lines import Ask, bytea, uuids
 from app.tenants.caller import Caller
 
 # Accounts are locked in the order of their ids, before anything else, so that two sets never wait for each other.
@@ -39,7 +39,7 @@ WITH wanted AS MATERIALIZED (
     )
 ), account AS MATERIALIZED (
     SELECT tenant_id, available, credit_limit FROM accounts
-    WHERE tenant_id = ANY (%(tenants)s) ORDER BY tenant_id FOR NO KEY UPDATE
+    WHERE tenant_id = ANY (CAST(%(tenants)s AS uuid[])) ORDER BY tenant_id FOR NO KEY UPDATE
 ), job AS (
     INSERT INTO jobs (
         tenant_id, id, api_key_id, browser_token_id, model, input, metadata, end_user, priority, idempotency_key,
@@ -73,7 +73,7 @@ WITH wanted AS MATERIALIZED (
 ), balance AS (
     UPDATE accounts SET available = available - amount, held = held + amount
     FROM (SELECT tenant_id, sum(quoted) AS amount FROM job GROUP BY tenant_id) AS moved
-    WHERE accounts.tenant_id = moved.tenant_id AND accounts.tenant_id = ANY (%(tenants)s)
+    WHERE accounts.tenant_id = moved.tenant_id AND accounts.tenant_id = ANY (CAST(%(tenants)s AS uuid[]))
 )
 SELECT id, created_at, deadline_at FROM job
 """
@@ -138,12 +138,11 @@ async def accept(ask: Ask, members: Sequence[Accepting]) -> list[Any]:
         }
         for job, member in zip(jobs, members, strict=True)
     ]
-    tenants = list({job["tenant_id"] for job in jobs})
     called = {job["tenant_id"] for job in jobs if job["callback_url"] is not None}
     values = {
         "orders": to_json(orders).decode(),
         "endpoints": to_json([outbox.of_jobs(tenant_id) for tenant_id in called]).decode(),
-        "tenants": tenants,
+        "tenants": uuids({job["tenant_id"] for job in jobs}),
     }
     rows = {row.id: row for row in await ask(ACCEPT, values)}
     return [

@@ -15,7 +15,7 @@ from fastapi import Request
 from app.db import Database
 from app.errors import NotFound
 from app.gather import Gatherer
-from app.jobs import waiting
+from app.jobs import queries, waiting
 from app.jobs.fairness import Caps
 from app.jobs.queries import ROWS
 from app.jobs.schemas import view
@@ -32,8 +32,8 @@ class Look:
 
 async def look(db: Database, caps: Caps, asked: Sequence[Look]) -> list[dict[str, Any] | None]:
     """The `view` of each job that is *asked* for; None if it isn't there, or not for the one who asks."""
-    tenants, ids = [each.caller.tenant_id for each in asked], [each.job_id for each in asked]
-    rows = await db.read_as_all(set(tenants), ROWS, {"tenants": tenants, "ids": ids})
+    keys = [(each.caller.tenant_id, each.job_id) for each in asked]
+    rows = await db.read_as_all({tenant_id for tenant_id, _ in keys}, ROWS, queries.asked(keys))
     reasons = await waiting.reasons(db, rows, caps)
     found = {row.id: row for row in rows}
     return [

@@ -15,7 +15,7 @@ from app.jobs import tokens
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
-from app.lines import Ask
+from app.lines import Ask, uuids
 from app.tenants.caller import Caller
 
 T = TypeVar("T")
@@ -38,7 +38,12 @@ async def get(session: AsyncSession, tenant_id: UUID, job_id: UUID) -> Job | Non
 
 async def rows(ask: Ask, keys: Collection[tuple[UUID, UUID]]) -> Sequence[Any]:
     """The jobs with these *keys* (tenant and id) as plain rows, which have a job's columns; in no order."""
-    return await ask(ROWS, {"tenants": [tenant_id for tenant_id, _ in keys], "ids": [job_id for _, job_id in keys]})
+    return await ask(ROWS, asked(keys))
+
+
+def asked(keys: Collection[tuple[UUID, UUID]]) -> dict[str, str]:
+    """The values of ROWS that name jobs by tenant and id."""
+    return {"tenants": uuids(tenant_id for tenant_id, _ in keys), "ids": uuids(job_id for _, job_id in keys)}
 
 
 def visible(caller: Caller) -> list[ColumnElement[bool]]:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -152,8 +153,12 @@ class Known:
         for first in range(0, len(used), WRITTEN_AT_ONCE):
             some = used[first : first + WRITTEN_AT_ONCE]
             told = lines.told([{"tenant_id": tenant_id, "id": id_} for tenant_id, id_ in some])
-            await db.run_one(lambda ask, told=told: ask(NOTE_USE, told))
+            await db.run_one(partial(_note, told=told))
             self._used.difference_update(some)
+
+
+async def _note(ask: lines.Ask, told: dict[str, Any]) -> None:
+    await ask(NOTE_USE, told)
 
 
 async def prune(db: Database, **bounds: int) -> int:
