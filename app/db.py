@@ -200,7 +200,7 @@ class Database:
         What *work*, which asks one statement, returns once it is committed: a transaction in a single round trip.
 
         *plan_anew* is for a statement whose best plan changes with what its table holds from one second to the next.
-        It isn't repeated: `Gatherer`, who calls it, knows whose statement may be.
+        It isn't repeated: who calls it, such as `Gatherer`, knows whose statement may be.
         """
         async with self._line() as line:
             return await work(partial(line.ask, prepare=False) if plan_anew else line.ask)

@@ -72,7 +72,7 @@ class NotForThisPage(AppError):
 
 class Marked:
     """
-    The outermost layer: names every request, and sets the headers that every answer carries, whoever makes it.
+    The outermost layer: names every request, unless a door did, and sets the headers that every answer carries.
 
     Plain ASGI, as all here: Starlette's BaseHTTPMiddleware costs more than the whole request behind it.
     """
@@ -92,7 +92,7 @@ class Marked:
         def marked_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 scope["answered"] = True
-                message["headers"] = self.told(scope, message.get("headers", ()))
+                message["headers"] = self.headers(scope, message.get("headers", ()))
             return send(message)
 
         await self._app(scope, receive, marked_send)
@@ -105,7 +105,7 @@ class Marked:
             # A request is a task of its own, and what is set here ends with it.
             logs.REQUEST_ID.set(request_id)
 
-    def told(self, scope: Scope, headers: Iterable[Header]) -> list[Header]:
+    def headers(self, scope: Scope, headers: Iterable[Header]) -> list[Header]:
         """*headers* of an answer, and with them those that every answer carries."""
         all_ = [*headers, (b"x-request-id", scope["request_id"].encode())]
         all_ += [(name.lower().encode(), value.encode()) for name, value in scope["also_told"].items()]
@@ -116,9 +116,10 @@ class Marked:
 
 class Edge:
     """
-    The layer around everything of ours: bounds a request's body, and turns what nobody caught into a plain 500.
+    The layer around all routes: bounds a request's body, and turns what nobody caught into a plain 500.
 
     Only `Marked` and what tells pages of other origins are outside, so that they can read even what goes wrong here.
+    The doors are beside it; what goes wrong there comes here to be told.
     """
 
     def __init__(self, app: ASGIApp, *, body_limit: int, limits: Mapping[str, int], slow_s: float) -> None:

@@ -33,7 +33,7 @@ NOTHING_WRITTEN: Final[Asked] = ("SET LOCAL synchronous_commit = off", {})
 
 @cache
 def _raw(statement: str) -> bytes:
-    """*statement* as psycopg takes it from anywhere; the same object each time, or it would be hashed anew."""
+    """*statement*, a constant, as psycopg takes it from anywhere; the same object each time, or it is hashed anew."""
     return statement.encode()
 
 

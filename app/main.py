@@ -107,7 +107,7 @@ class Service(FastAPI):
     """
     The framework behind our own front.
 
-    As its middleware they would stand behind five layers of its own, which cost more than all of `Doors`.
+    As its middleware they would stand behind five layers of its own, which cost more than all of ours.
     """
 
     front: ASGIApp
@@ -120,7 +120,8 @@ class Service(FastAPI):
 
     async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what came past the front, by the routes; or tell what befell it at a door."""
-        failed = scope.get(FAILED)
+        # Taken out: an error holds on to the scope, and would to what is in it.
+        failed = scope.pop(FAILED, None)
         if isinstance(failed, errors.TOLD):
             await errors.answer(failed, Request(scope))(scope, receive, send)
             return

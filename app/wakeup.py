@@ -21,9 +21,6 @@ NEWS: Final = "callsheet_news"
 """Something happened to jobs: those who follow them look. Workers don't, or their own doings would wake them."""
 RECONNECT_S: Final = 2.0
 TOGETHER_S: Final = 0.005
-"""How long news is gathered after some was told; for as long as more comes each time, twice as long as before."""
-LONGEST_TOGETHER_S: Final = 0.04
-"""But no longer: telling costs every process that listens about as much as a small set of orders."""
 
 # An order is for the dispatcher alone; the others would ask Postgres for nothing, just when it is in a hurry.
 DISPATCHER: Final = "dispatcher"
@@ -70,15 +67,13 @@ class Announcer:
             await self._news.wait()
             with suppress(psycopg.Error, OSError):
                 async with await _connect(self._url) as connection:
-                    together_s = TOGETHER_S
                     while True:
                         await self._news.wait()
                         self._news.clear()
                         whom, self._whom = self._whom, set()
                         named = "" if EVERYBODY in whom else " ".join(sorted(whom))
                         await connection.execute(f"NOTIFY {self._channel}, '{named}'")
-                        await asyncio.sleep(together_s)
-                        together_s = min(2 * together_s, LONGEST_TOGETHER_S) if self._news.is_set() else TOGETHER_S
+                        await asyncio.sleep(TOGETHER_S)
             # Without a connection there is nobody to tell; polling finds what came meanwhile.
             self._news.clear()
             await asyncio.sleep(RECONNECT_S)

@@ -23,39 +23,22 @@ class Doorway(Patient):
     def __init__(self, *given: Any, doors: Doors, **named: Any) -> None:
         super().__init__(*given, **named)
         self._doors = doors
-        self._is_reading = False
-        self._begun: tuple[RequestResponseCycle, Any] | None = None
-
-    def data_received(self, data: bytes) -> None:
-        """Read what came, and serve what is asked."""
-        self._is_reading = True
-        super().data_received(data)
-        self._is_reading = False
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            self._serve(*begun)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # The head was read; whether the body came with it, is known when all is that came.
-        if self._is_reading:
-            self._begun = cycle, app
-        else:
-            self._serve(cycle, app)
-
-    def _serve(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if not cycle.more_body:
-            app = partial(self._ask_doors, cycle, app)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, partial(self._ask_doors, cycle, app))
 
     async def _ask_doors(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        answer = await self._doors.answer(scope, bytes(cycle.body))
+        # A task begins when all that came with one read has been taken in.
+        answer = None if cycle.more_body else await self._doors.answer(scope, bytes(cycle.body))
         if answer is None:
             await app(scope, receive, send)
             return
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
+        # Of several requests on a connection that is gone, uvicorn tells only the last.
+        cycle.disconnected = cycle.disconnected or self.transport.is_closing()
         if not cycle.disconnected:
             self._send(cycle, answer)
 

@@ -89,18 +89,17 @@ class Wait:
             self._timer.cancel()
 
     def _next(self) -> None:
-        due = self._since + self._part_s
-        self._timer = self._loop.call_later(due - self._loop.time(), self._passed, due + self._part_s)
+        wait_s = self._since + self._part_s - self._loop.time()
+        self._timer = self._loop.call_later(wait_s, self._passed, self._since)
 
-    def _passed(self, late_at: float) -> None:
+    def _passed(self, since: float) -> None:
         self._timer = None
         if not self._is_on:
             return
-        now = self._loop.time()
         # Unless it began anew meanwhile.
-        if now >= self._since + self._part_s:
-            self._since = now
-            if now < late_at:
+        if since == self._since:
+            self._since = self._loop.time()
+            if self._since < since + 2 * self._part_s:
                 self._left -= 1
         if self._left > 0:
             self._next()

@@ -61,7 +61,7 @@ class Doors:
         """
         What its door answers to a request that is there as a whole; None if it is for *app*.
 
-        Never raises: what went wrong here, *app* tells, or logs, as all that goes wrong there.
+        What went wrong at a door isn't raised: *app* tells it, or logs it, as all that goes wrong there.
         """
         door = _door(scope)
         if door is None or len(body) > self._body_limit:
@@ -80,11 +80,11 @@ class Doors:
         if answer is None:
             return None
         told = [(b"content-length", b"%d" % len(answer.body)), OF_JSON, *answer.headers]
-        return answer._replace(headers=self._marked.told(scope, told))
+        return answer._replace(headers=self._marked.headers(scope, told))
 
 
 def _door(scope: Scope) -> Door | None:
-    # Not even one that says nothing: somebody may have put their key there.
+    # None of them reads one, and somebody may have put their key there.
     if scope["query_string"]:
         return None
     match scope["method"], scope["path"].split("/"):

@@ -7,7 +7,7 @@ Postgres shows the rows of the tenants that ask together, and no others; the sta
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from fastapi import Request
@@ -20,6 +20,9 @@ from app.jobs.fairness import Caps
 from app.jobs.queries import ROWS
 from app.jobs.schemas import view
 from app.tenants.caller import Caller
+
+MOST: Final = 32
+"""Members of a set: half as many as elsewhere, so that Postgres looks for some while others are being answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +55,4 @@ async def found(request: Request, caller: Caller, job_id: UUID) -> dict[str, Any
 
 def gatherer(db: Database, caps: Caps) -> Gatherer[Look, dict[str, Any] | None]:
     """Where a process's questions come together."""
-    return Gatherer(partial(look, db, caps), most=32)
+    return Gatherer(partial(look, db, caps), most=MOST)

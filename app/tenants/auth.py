@@ -169,7 +169,8 @@ async def caller_of(request: Request) -> Caller:
 
 async def known_caller(request: Request) -> Caller | None:
     """Who calls, or None if nobody knows them. Raises TooManyRequests for one who asks too often."""
-    # A door may have asked before it left the request to its route; it counts once.
+    # A door may have asked before it left the request to its route; it counts once. Who isn't known is counted by the
+    # route alone: only there is it told from whom a proxy passed the request on.
     caller: Caller | None = request.scope.get("caller")
     if caller is None:
         caller = await _found(request)

@@ -43,7 +43,7 @@ NOTE_USE: Final = """
             SELECT tenant_id, id FROM json_to_recordset(%(told)s) AS used (tenant_id uuid, id uuid)
             LIMIT (SELECT %(many)s)
         ) AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
-        -- Another process notes the same.
+        -- Most often another process notes the same; else its next use is noted.
         FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE api_keys SET last_used_at = now() FROM stale

@@ -175,6 +175,34 @@ def test_a_head_is_waited_for_and_no_longer():
     assert (before, wire.did) == ([], ["closed"])
 
 
+def test_a_wait_that_begins_anew_is_a_whole_one():
+    """Whatever is left of the timer of the one before."""
+    wire, timers = Wire(), Timers()
+    client = waited_for(wire, timers)
+    timers.run(1)
+    client._head.end()
+    timers.run(1.5)
+    client._head.begin()
+
+    timers.run(31.4)
+    before = list(wire.did)
+    timers.run(31.5)
+
+    assert (before, wire.did) == ([], ["closed"])
+
+
+def test_a_wait_that_is_over_ends_nothing_and_nobody_waits_for_who_is_gone():
+    wire, timers = Wire(), Timers()
+    client = waited_for(wire, timers)
+    client._head.end()
+    timers.run(100)
+    client._head.begin()
+    client._head.forget()
+
+    assert wire.did == []
+    assert all(timer.cancelled() for timer in timers._timers)
+
+
 def test_an_answer_that_is_taken_is_waited_for_as_long_as_it_takes():
     wire, timers = Wire(), Timers()
     reader = waited_for(wire, timers)
