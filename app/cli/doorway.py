@@ -1,23 +1,46 @@
 """HTTP that asks the doors first: what they answer is never a call of ASGI, and leaves as one piece."""
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.cli.patient import Patient
 from app.jobs.doors import Answer, Doors
 
 CLOSE: Final = b"connection: close\r\n"
+SOON_S: Final = 1.0
+
+
+async def _is_whole(cycle: RequestResponseCycle) -> bool:
+    """Whether all of the body is there, or comes within SOON_S and without being asked for."""
+    # What came with one read was taken in before the request's task began.
+    if _is_coming(cycle) and not cycle.waiting_for_100_continue:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON_S):
+                while _is_coming(cycle):
+                    cycle.message_event.clear()
+                    await cycle.message_event.wait()
+        # For the app, should it be the one to answer.
+        cycle.message_event.set()
+    return not cycle.more_body
+
+
+def _is_coming(cycle: RequestResponseCycle) -> bool:
+    # With more than HIGH_WATER_LIMIT no more is read until the app takes some.
+    return cycle.more_body and not cycle.disconnected and len(cycle.body) <= HIGH_WATER_LIMIT
 
 
 class Doorway(Patient):
     """
-    uvicorn's HTTP, but that a request that came whole with one read is first brought to *doors*.
+    uvicorn's HTTP, but that a request whose body comes with its head, or soon after, is first brought to *doors*.
 
-    Most requests come so. One whose body takes longer, and one that the doors leave alone, is the app's, as if there
-    were none.
+    Most requests come so, many in two packets. One whose body is large or takes longer, and one that the doors leave
+    alone, is the app's, as if there were none.
     """
 
     def __init__(self, *given: Any, doors: Doors, **named: Any) -> None:
@@ -30,8 +53,7 @@ class Doorway(Patient):
     async def _ask_doors(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        # A task begins when all that came with one read has been taken in.
-        answer = None if cycle.more_body else await self._doors.answer(scope, bytes(cycle.body))
+        answer = await self._doors.answer(scope, bytes(cycle.body)) if await _is_whole(cycle) else None
         if answer is None:
             await app(scope, receive, send)
             return

@@ -128,11 +128,7 @@ class Dispatcher:
 
     async def _note_taken(self, members: Sequence[Taken]) -> Sequence[bool]:
         """Whether each opened its account."""
-
-        async def _note_accepted(session: AsyncSession) -> list[bool]:
-            return await submits.note(session, members, progress_s=self.progress_s)
-
-        return await self._record(_note_accepted)
+        return await submits.note(self.db, members, progress_s=self.progress_s, for_s=self.lease_s)
 
 
 def _key(intent: Intent) -> AttemptKey:

@@ -9,13 +9,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, func, inspect, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import made
+from app.db import ask_in, made
 from app.files import addresses
 from app.jobs import tokens
 from app.jobs.schedule import UNKNOWN_S
 from app.jobs.states import AttemptStatus, JobStatus
 from app.jobs.tables import Attempt, Job
-from app.lines import Ask, uuids
+from app.lines import Ask, Asked, uuids
 from app.tenants.caller import Caller
 
 T = TypeVar("T")
@@ -154,8 +154,16 @@ TYPICAL: Final = """
 
 async def typical(session: AsyncSession, models: Collection[str]) -> dict[str, float]:
     """How many seconds each of *models* took between submit and finish lately, in the middle of our own history."""
-    connection = await session.connection()
-    rows = await connection.exec_driver_sql(TYPICAL, {"models": sorted(set(models)), "history": HISTORY})
+    return typical_in(await ask_in(session, *asking_typical(models)), models)
+
+
+def asking_typical(models: Collection[str]) -> Asked:
+    """Asks for the same; `typical_in` reads the answer."""
+    return TYPICAL, {"models": sorted(set(models)), "history": HISTORY}
+
+
+def typical_in(rows: Iterable[Any], models: Collection[str]) -> dict[str, float]:
+    """The answer: of a model without a history it says UNKNOWN_S."""
     return {**dict.fromkeys(models, UNKNOWN_S), **{row.model: float(row.middle) for row in rows}}
 
 

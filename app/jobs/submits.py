@@ -2,8 +2,8 @@
 fal took them: noted in sets.
 
 What `lifecycle.submitted` does with one, a single statement does here with all that are plainly in order. The others
-go there one by one, in the same transaction: those that were called refused meanwhile, or whose request is known to
-be another's.
+go there one by one: those that were called refused meanwhile, whose request is known to be another's, or that were to
+show whether an account is open again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.callbacks import outbox
 from app.callbacks.events import EventType
-from app.db import ask_in
+from app.db import Database
 from app.fal.messages import Accepted
-from app.jobs import accounts, callbacks, lifecycle, queries
+from app.jobs import accounts, lifecycle, queries
 from app.jobs.callbacks import Told
 from app.jobs.lifecycle import AttemptKey
 from app.jobs.schedule import ask_s
 from app.jobs.states import JobStatus, sources
 from app.jobs.taking import Intent
-from app.lines import told
+from app.lines import Few, told
 
 # Attempts before jobs, and both in the order of the attempts, so that two sets never wait for each other.
 SUBMITTED: Final = f"""
@@ -89,39 +89,62 @@ class Taken:
         return AttemptKey(self.intent.attempt.tenant_id, self.intent.attempt.id)
 
 
-async def note(session: AsyncSession, members: Sequence[Taken], *, progress_s: float) -> list[bool]:
-    """Note that fal took all of *members*; for each, whether this opened its account."""
-    opened = [
-        member.intent.probe
-        and await accounts.accepted(
-            session, member.intent.attempt.fal_account, sent_at=member.intent.attempt.created_at
-        )
-        for member in members
-    ]
-    expected = await queries.typical(session, [member.intent.job.model for member in members])
-    asked = {model: ask_s(0, progress_s=progress_s, left_s=left_s) for model, left_s in expected.items()}
-    connection = await session.connection()
-    values = {**told([_row(member, expected, asked) for member in members]), "sources": SOURCES}
-    rows = (await connection.exec_driver_sql(SUBMITTED, values)).all()
+async def note(db: Database, members: Sequence[Taken], *, progress_s: float, for_s: float) -> list[bool]:
+    """
+    Note that fal took all of *members*; for each, whether this opened its account.
+
+    It insists for up to *for_s* seconds: nobody else knows it. Noting twice changes nothing.
+    """
+    plain = [member for member in members if not member.intent.probe]
+    work = partial(_note_accepted, members=plain, progress_s=progress_s)
+    noted = await db.insist_few(work, for_s=for_s) if plain else set()
+    others = [member for member in members if member.key.id not in noted]
+    if not others:
+        return [False] * len(members)
+    opened = await db.insist(partial(_note_each, members=others, progress_s=progress_s), for_s=for_s)
+    return [opened.get(member.key.id, False) for member in members]
+
+
+async def _note_accepted(ask: Few, members: Sequence[Taken], progress_s: float) -> set[UUID]:
+    """Note it in one transaction; the ids of the attempts of which that was possible."""
+    models = [member.intent.job.model for member in members]
+    (took,) = await ask(queries.asking_typical(models))
+    expected = queries.typical_in(took, models)
+    asked = _asked(expected, progress_s)
+    (rows,) = await ask(
+        (SUBMITTED, {**told([_row(member, expected, asked) for member in members]), "sources": SOURCES})
+    )
+    news: list[outbox.News] = []
     if followed := {(row.tenant_id, row.job_id): row for row in rows if row.listeners}:
-        await _tell(session, followed)
-    plain = {row.attempt_id for row in rows}
+        (jobs,) = await ask((queries.ROWS, queries.asked(followed)))
+        news = [_news(job, followed[job.tenant_id, job.id]) for job in jobs]
+    await ask(*outbox.adding(news), commit=True)
+    return {row.attempt_id for row in rows}
+
+
+async def _note_each(session: AsyncSession, members: Sequence[Taken], progress_s: float) -> dict[UUID, bool]:
+    """Note it one by one; for each attempt, whether this opened its account."""
+    expected = await queries.typical(session, [member.intent.job.model for member in members])
+    asked = _asked(expected, progress_s)
+    opened: dict[UUID, bool] = {}
     for member in members:
-        if member.key.id not in plain:
-            model = member.intent.job.model
-            await lifecycle.submitted(
-                session, member.key, member.answer, expected_s=expected[model], ask_s=asked[model]
-            )
+        job, attempt = member.intent.job, member.intent.attempt
+        opened[attempt.id] = member.intent.probe and await accounts.accepted(
+            session, attempt.fal_account, sent_at=attempt.created_at
+        )
+        await lifecycle.submitted(
+            session, member.key, member.answer, expected_s=expected[job.model], ask_s=asked[job.model]
+        )
     return opened
 
 
-async def _tell(session: AsyncSession, followed: Mapping[tuple[UUID, UUID], Any]) -> None:
-    """Tell who listens to each of these jobs that fal has it."""
-    jobs = await queries.rows(partial(ask_in, session), followed)
-    news = [(job, followed[job.tenant_id, job.id]) for job in jobs]
-    await callbacks.tell(
-        session, [Told(job, row.listeners, EventType.SUBMITTED, row.at, job.event_count) for job, row in news]
-    )
+def _asked(expected: Mapping[str, float], progress_s: float) -> dict[str, float]:
+    """In how many seconds fal is asked how a job of each model goes."""
+    return {model: ask_s(0, progress_s=progress_s, left_s=left_s) for model, left_s in expected.items()}
+
+
+def _news(job: Any, row: Any) -> outbox.News:
+    return Told(job, row.listeners, EventType.SUBMITTED, row.at, job.event_count).news()
 
 
 def _row(member: Taken, expected: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, Any]:

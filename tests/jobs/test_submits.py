@@ -20,8 +20,8 @@ async def intents_of(db, count):
     return await make.take(db, count)
 
 
-def note(db, members):
-    return db.run(partial(submits.note, members=members, progress_s=5))
+async def note(db, members):
+    return await submits.note(db, members, progress_s=5, for_s=5)
 
 
 async def statuses(db, intents):
