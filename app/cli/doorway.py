@@ -16,23 +16,17 @@ CLOSE: Final = b"connection: close\r\n"
 SOON_S: Final = 1.0
 
 
-async def _is_whole(cycle: RequestResponseCycle) -> bool:
-    """Whether all of the body is there, or comes within SOON_S and without being asked for."""
-    # What came with one read was taken in before the request's task began.
-    if _is_coming(cycle) and not cycle.waiting_for_100_continue:
+async def _rest(cycle: RequestResponseCycle) -> None:
+    """Wait for the rest of the body, if it comes within SOON_S and without being asked for."""
+    if not cycle.waiting_for_100_continue:
         with suppress(TimeoutError):
             async with asyncio.timeout(SOON_S):
-                while _is_coming(cycle):
+                # With more than HIGH_WATER_LIMIT no more is read until the app takes some.
+                while cycle.more_body and not cycle.disconnected and len(cycle.body) <= HIGH_WATER_LIMIT:
                     cycle.message_event.clear()
                     await cycle.message_event.wait()
         # For the app, should it be the one to answer.
         cycle.message_event.set()
-    return not cycle.more_body
-
-
-def _is_coming(cycle: RequestResponseCycle) -> bool:
-    # With more than HIGH_WATER_LIMIT no more is read until the app takes some.
-    return cycle.more_body and not cycle.disconnected and len(cycle.body) <= HIGH_WATER_LIMIT
 
 
 class Doorway(Patient):
@@ -53,7 +47,10 @@ class Doorway(Patient):
     async def _ask_doors(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        answer = await self._doors.answer(scope, bytes(cycle.body)) if await _is_whole(cycle) else None
+        # What came with one read was taken in before the request's task began.
+        if cycle.more_body and self._doors.have_one_for(scope):
+            await _rest(cycle)
+        answer = None if cycle.more_body else await self._doors.answer(scope, bytes(cycle.body))
         if answer is None:
             await app(scope, receive, send)
             return

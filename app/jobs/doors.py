@@ -57,6 +57,10 @@ class Doors:
         self._marked = marked
         self._body_limit = body_limit
 
+    def have_one_for(self, scope: Scope) -> bool:
+        """Whether it is worth waiting for the request's body: if not, all of it is for *app*."""
+        return _door(scope) is not None
+
     async def answer(self, scope: Scope, body: bytes) -> Answer | None:
         """
         What its door answers to a request that is there as a whole; None if it is for *app*.

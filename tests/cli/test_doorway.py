@@ -240,3 +240,12 @@ async def test_an_answer_that_is_being_made_is_sent_before_the_server_stops(serv
     answer = await client.answer()
 
     assert (answer.status, answer.headers["connection"]) == (404, "close")
+
+
+async def test_what_is_for_the_routes_alone_waits_for_no_body(client, monkeypatch):
+    monkeypatch.setattr(doorway, "SOON_S", 1000.0)
+    head, _ = client.request("POST", "/v1/quotes", b"", "Content-Length: 999999999")
+
+    await client.send(head)
+
+    assert (await client.answer()).status == 413
