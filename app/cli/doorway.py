@@ -14,6 +14,7 @@ from app.jobs.doors import Answer, Doors
 
 CLOSE: Final = b"connection: close\r\n"
 SOON_S: Final = 1.0
+"""How long a body may take for a door to be worth the wait; the app has its own patience after that."""
 
 
 async def _rest(cycle: RequestResponseCycle) -> None:

@@ -35,7 +35,7 @@ RENEWED: Final = 64
 REMEMBERED: Final = 10_000
 WRITTEN_EVERY_S: Final = 15.0
 WRITTEN_AT_ONCE: Final = 100
-"""Keys in one statement: a thousand would hold up every request for a tenth of a second."""
+"""Keys in one statement, so that the note of thousands holds up no request for long."""
 NOTE_USE: Final = """
     WITH stale AS MATERIALIZED (
         SELECT tenant_id, id FROM api_keys

@@ -185,16 +185,24 @@ async def test_who_waits_to_be_asked_for_the_body_is_asked(client):
     assert (await client.answer()).status == 202
 
 
-async def test_an_order_is_taken_once_though_nobody_waits_for_the_answer(served, client, monkeypatch):
-    taken, go_on = asyncio.Event(), asyncio.Event()
-    accepting = served.app.state.accepting
+def held(
+    served: following.Service, gatherer: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """What is gathered waits at its *gatherer*: that somebody came there, and that they may go on."""
+    come, go_on = asyncio.Event(), asyncio.Event()
+    gathered = getattr(served.app.state, gatherer)
 
-    async def slowly(order: Any) -> Any:
-        taken.set()
+    async def slowly(member: Any) -> Any:
+        come.set()
         await go_on.wait()
-        return await accepting(order)
+        return await gathered(member)
 
-    monkeypatch.setattr(served.app.state, "accepting", slowly)
+    monkeypatch.setattr(served.app.state, gatherer, slowly)
+    return come, go_on
+
+
+async def test_an_order_is_taken_once_though_nobody_waits_for_the_answer(served, client, monkeypatch):
+    taken, go_on = held(served, "accepting", monkeypatch)
     head, body = client.request("POST", "/v1/jobs", ORDER)
     await client.send(head + body)
     await taken.wait()
@@ -221,22 +229,14 @@ async def test_what_is_no_request_ends_the_connection(client):
 
 
 async def test_an_answer_that_is_being_made_is_sent_before_the_server_stops(served, client, monkeypatch):
-    looked, told = asyncio.Event(), asyncio.Event()
-    looking = served.app.state.looking
-
-    async def slowly(look: Any) -> Any:
-        looked.set()
-        await told.wait()
-        return await looking(look)
-
-    monkeypatch.setattr(served.app.state, "looking", slowly)
+    looked, go_on = held(served, "looking", monkeypatch)
     await client.send(*client.request("GET", f"/v1/jobs/{NOBODYS}"))
     await looked.wait()
     served.server.should_exit = True
     async with asyncio.timeout(30):
         while not served.server.servers or served.server.servers[0].is_serving():
             await asyncio.sleep(0.01)
-    told.set()
+    go_on.set()
     answer = await client.answer()
 
     assert (answer.status, answer.headers["connection"]) == (404, "close")
